@@ -1,0 +1,280 @@
+"""The handle of a pretrained network, shared by all estimators of a process and never changed."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from sktransfer.backbones.card import Card
+from sktransfer.backbones.pooling import pool
+from sktransfer.backbones.preparation import Inputs, Preparation
+from sktransfer.backbones.stages import Stage, find_stages, resolve_stages
+from sktransfer.runtime.seeding import preserved_generators
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a backbone can be loaded from again.
+
+    Attributes
+    ----------
+    name : str
+        Catalogue name, hub name or absolute path.
+    weights : str or None
+        Absolute path of a weights file, name of a set of weights, or None for the default.
+    kind : str or None
+        Kind of row, for networks that have several.
+    """
+
+    name: str
+    weights: str | None = None
+    kind: str | None = None
+
+
+class Backbone:
+    """A pretrained network with what it needs to read raw rows.
+
+    A handle is immutable: nothing in this package changes the network behind it, and estimators share it.
+
+    Parameters
+    ----------
+    card : Card
+        Facts for people.
+    network : nn.Module
+        The network; owned by the handle from here on. It is put into eval mode and its parameters take no
+        gradients.
+    preparation : Preparation
+        Turns raw rows into the network's input.
+    fingerprint : str
+        Digest of the tensors, the settings and the preparation.
+    origin : Origin or None, default=None
+        Where to load it from again; None when this object holds the only copy.
+    pooling : str or tuple of str, default="mean"
+        How the network's own output becomes one vector a row where it is not one already.
+    layer_pooling : str, default="mean"
+        The same for the output of a stage.
+    normalize : bool, default=False
+        Whether default embeddings are scaled to unit length.
+    default_layers : tuple of str, optional
+        Stages whose pooled outputs, concatenated, are the default embedding; by default the network's own
+        output is.
+    stage_names : tuple of str, optional
+        Names of the modules that are the stages; found automatically by default.
+    readout : nn.Module, optional
+        Applied to the default embedding after pooling.
+    read_output : callable, optional
+        Takes the tensor to pool out of what the network returns.
+    channels_last : bool, default=False
+        Whether outputs of four dimensions are (n, height, width, channels).
+    """
+
+    def __init__(
+        self,
+        *,
+        card: Card,
+        network: nn.Module,
+        preparation: Preparation,
+        fingerprint: str,
+        origin: Origin | None = None,
+        pooling: str | tuple[str, ...] = "mean",
+        layer_pooling: str = "mean",
+        normalize: bool = False,
+        default_layers: tuple[str, ...] | None = None,
+        stage_names: tuple[str, ...] | None = None,
+        readout: nn.Module | None = None,
+        read_output: Callable[[Any], torch.Tensor] | None = None,
+        channels_last: bool = False,
+    ):
+        self.card = card
+        self.preparation = preparation
+        self.fingerprint = fingerprint
+        self.origin = origin
+        self.pooling = pooling
+        self.layer_pooling = layer_pooling
+        self.normalize = normalize
+        self.default_layers = default_layers
+        self.readout = _frozen(readout) if readout is not None else None
+        self.read_output = read_output or main_tensor
+        self.channels_last = channels_last
+        self._stage_names = stage_names
+        self._network = _frozen(network)
+        self._replicas: dict[tuple[torch.device, torch.dtype], tuple[nn.Module, nn.Module | None]] = {}
+        # Held while the network runs: hooks are set on it, and rows that another thread is encoding are waited
+        # for instead of encoded twice.
+        self.lock = threading.RLock()
+
+    @property
+    def name(self) -> str:
+        """Name on the card."""
+        return self.card.name
+
+    @property
+    def kind(self) -> str:
+        """Kind of row that the network reads."""
+        return self.preparation.kind
+
+    @cached_property
+    def stages(self) -> tuple[Stage, ...]:
+        """The blocks of the network in forward order."""
+        with self.lock, torch.no_grad(), preserved_generators():
+            if self._stage_names is not None:
+                return resolve_stages(self._network, self._stage_names)
+            example = self.preparation.example()
+            return find_stages(self._network, example.args, dict(example.kwargs))
+
+    def find_layer(self, layer: int | str) -> int:
+        """Turn a layer's number, from the end if negative, or name into its place among the stages.
+
+        Raises
+        ------
+        ValueError
+            If there is no such stage; the message lists the stages.
+        """
+        names = [stage.name for stage in self.stages]
+        if isinstance(layer, str) and layer in names:
+            return names.index(layer)
+        if not isinstance(layer, str) and -len(names) <= layer < len(names):
+            return int(layer) % len(names)
+        raise ValueError(
+            f"layer={layer!r} is not a stage of {self.name!r}. It has {len(names)} stages, from 0 (or -{len(names)}) "
+            f"to {len(names) - 1} (or -1): {', '.join(names)}."
+        )
+
+    def embed(
+        self,
+        inputs: Inputs,
+        *,
+        layers: Sequence[int] | None,
+        pooling: str | tuple[str, ...] | None,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> torch.Tensor:
+        """Run one batch and pool it to one vector a row. The caller holds `lock` and has gradients off.
+
+        Parameters
+        ----------
+        inputs : Inputs
+            One batch, on the processor.
+        layers : sequence of int or None
+            Stages whose outputs are pooled and concatenated; None for the default embedding.
+        pooling : str, tuple of str or None
+            How to pool; None for the backbone's own way.
+        device, dtype
+            Where and in which precision to run.
+
+        Returns
+        -------
+        torch.Tensor of shape (n, d), float32, on `device`
+        """
+        network, readout = self._replica(device, dtype)
+        inputs = inputs.to(device, dtype)
+        own = layers is None
+        if layers is None and self.default_layers is not None:
+            layers = [self.find_layer(name) for name in self.default_layers]
+        if layers is None:
+            output = network(*inputs.args, **inputs.kwargs)
+            features = main_tensor(output) if pooling is not None else self.read_output(output)
+            vectors = pool(features, inputs.mask, pooling or self.pooling, self.channels_last)
+        else:
+            boundaries = [self.stages[layer].modules[-1] for layer in layers]
+            outputs = outputs_of(network, boundaries, inputs)
+            modes = pooling or self.layer_pooling
+            vectors = torch.cat([pool(out, inputs.mask, modes, self.channels_last) for out in outputs], dim=1)
+        return readout(vectors) if own and readout is not None else vectors
+
+    def snapshot(self) -> nn.Module:
+        """Return a copy of the network that the caller may train."""
+        with self.lock:
+            return copy.deepcopy(self._network)
+
+    def release(self) -> None:
+        """Forget the copies on other devices and in other precisions."""
+        with self.lock:
+            self._replicas.clear()
+
+    def _replica(self, device: torch.device, dtype: torch.dtype) -> tuple[nn.Module, nn.Module | None]:
+        if device.type == "cpu" and dtype == torch.float32:
+            return self._network, self.readout
+        if (device, dtype) not in self._replicas:
+            readout = None if self.readout is None else copy.deepcopy(self.readout).to(device)
+            self._replicas[device, dtype] = copy.deepcopy(self._network).to(device, dtype), readout
+        return self._replicas[device, dtype]
+
+    def __repr__(self) -> str:
+        return f"<Backbone {self.name!r} ({self.kind}, fingerprint {self.fingerprint[:12]})>"
+
+    def __copy__(self) -> Backbone:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Backbone:
+        # Immutable, so estimators that are copied go on sharing it.
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from sktransfer.backbones import loading
+
+        if self.origin is not None:
+            return loading.load_again, (self.origin, self.fingerprint)
+        state = {name: value for name, value in self.__dict__.items() if name not in ("lock", "_replicas")}
+        return loading.take_in, (state,)
+
+
+def _frozen(module: nn.Module) -> nn.Module:
+    return module.eval().requires_grad_(False)
+
+
+def main_tensor(output: Any) -> torch.Tensor:
+    """Return the tensor that matters of what a network or stage returned: itself or the first of its parts.
+
+    Raises
+    ------
+    TypeError
+        If there is no tensor in it.
+    """
+    if torch.is_tensor(output):
+        return output
+    parts = list(output.values()) if hasattr(output, "values") else output
+    if isinstance(parts, list | tuple):
+        for part in parts:
+            if torch.is_tensor(part):
+                return part
+    raise TypeError(
+        f"The network returned a {type(output).__name__} without a tensor in front; a backbone returns a tensor of shape "
+        "(rows, values), (rows, tokens, values) or (rows, channels, height, width), or a tuple or dict that begins "
+        "with one."
+    )
+
+
+class _Stop(Exception):
+    """Raised at the deepest module that is asked for: what comes after it need not run."""
+
+
+def outputs_of(network: nn.Module, modules: Sequence[str], inputs: Inputs) -> list[torch.Tensor]:
+    """Run a network until the last of `modules` has run, and return their outputs in the order given."""
+    outputs: dict[str, torch.Tensor] = {}
+    wanted = set(modules)
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            outputs[name] = main_tensor(output)
+            if len(outputs) == len(wanted):
+                raise _Stop
+
+        return hook
+
+    handles = [network.get_submodule(name).register_forward_hook(keep(name)) for name in wanted]
+    try:
+        network(*inputs.args, **inputs.kwargs)
+    except _Stop:
+        pass
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [outputs[name] for name in modules]

@@ -1,0 +1,180 @@
+"""What a network is, as a digest: its tensors, its settings and its code."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import json
+import types
+import weakref
+from collections.abc import Mapping
+from enum import Enum
+from hashlib import sha256
+from pathlib import PurePath
+
+import numpy as np
+import torch
+from torch import nn
+
+_counter = itertools.count()
+# Objects that can't be described, by identity; the weak reference tells when an identity is used anew.
+_tokens: dict[int, tuple[weakref.ref, int]] = {}
+# Settings of a module that say nothing of what it computes.
+_BOOKKEEPING = {"training", "_is_full_backward_hook", "_non_persistent_buffers_set", "_version"}
+
+
+def fingerprint(tensors: Mapping[str, torch.Tensor], description: object) -> str:
+    """Digest of a network's tensors and of everything else that decides its output.
+
+    Parameters
+    ----------
+    tensors : mapping of str to torch.Tensor
+        Parameters and buffers by name.
+    description : object
+        Values that JSON can write, see :func:`describe`.
+
+    Returns
+    -------
+    str
+        32 hexadecimal digits.
+    """
+    state = sha256(json.dumps(description, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        state.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
+        state.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return state.hexdigest()[:32]
+
+
+def module_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Return all parameters and buffers of a module by name, those that are not saved included."""
+    return dict(itertools.chain(module.named_parameters(), module.named_buffers()))
+
+
+def describe(value: object) -> object:
+    """Describe settings and code so that equal descriptions mean equal results.
+
+    Parameters
+    ----------
+    value : object
+        Numbers, strings, containers, arrays, functions, modules (without their tensors), or plain objects.
+
+    Returns
+    -------
+    object
+        Values that JSON can write. What can't be described (an open file, a compiled extension object) becomes
+        a token that is unique in this process, so that it never matches anything else.
+    """
+    return _describe(value, ())
+
+
+def _describe(value: object, above: tuple[int, ...]) -> object:
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float | complex):
+        return repr(value)
+    if isinstance(value, torch.dtype | torch.device | torch.Size | PurePath | slice | range | bytes | Enum | np.dtype):
+        return repr(value)
+    if isinstance(value, np.generic):
+        return [str(value.dtype), repr(value.item())]
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return [str(value.dtype), value.shape, sha256(np.ascontiguousarray(value).tobytes()).hexdigest()]
+    if torch.is_tensor(value):
+        return ["tensor", fingerprint({"": value}, None)]
+    if id(value) in above:
+        return ["above", len(above) - above.index(id(value))]
+    above = (*above, id(value))
+    if isinstance(value, Mapping):
+        return [[_describe(k, above), _describe(v, above)] for k, v in value.items()]
+    if isinstance(value, list | tuple):
+        return [_describe(item, above) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(json.dumps(_describe(item, above)) for item in value)
+    if isinstance(value, functools.partial):
+        return ["partial", *(_describe(part, above) for part in (value.func, value.args, value.keywords))]
+    if isinstance(value, types.MethodType):
+        return ["method", _describe(value.__func__, above), _describe(value.__self__, above)]
+    if isinstance(value, types.FunctionType):
+        return _describe_function(value, above)
+    if isinstance(value, type):
+        return _describe_class(value, above)
+    if isinstance(value, types.BuiltinFunctionType | types.ModuleType):
+        return ["builtin", getattr(value, "__module__", None), value.__name__]
+    if isinstance(value, nn.Module):
+        return _describe_module(value, above)
+    if type(value).__getstate__ is object.__getstate__ and type(value).__reduce__ is object.__reduce__:
+        return [_describe_class(type(value), above), _describe(object.__getstate__(value), above)]
+    return ["token", _token_of(value)]
+
+
+def _token_of(value: object) -> int:
+    known = _tokens.get(id(value))
+    if known is not None and known[0]() is value:
+        return known[1]
+    token = next(_counter)
+    with contextlib.suppress(TypeError):  # an object that takes no weak reference gets a new token every time
+        _tokens[id(value)] = weakref.ref(value), token
+    return token
+
+
+def _describe_module(module: nn.Module, above: tuple[int, ...]) -> object:
+    own = {
+        name: value
+        for name, value in module.__dict__.items()
+        if name not in _BOOKKEEPING and name not in ("_parameters", "_buffers", "_modules")
+    }
+    children = [[name, None if child is None else _describe(child, above)] for name, child in module._modules.items()]
+    return [_describe_class(type(module), above), _describe(own, above), children]
+
+
+def _describe_class(cls: type, above: tuple[int, ...]) -> object:
+    """Name of a class; for classes outside the installed libraries, which can change under a name, its code too."""
+    name = [cls.__module__, cls.__qualname__]
+    if cls.__module__.split(".")[0] in _LIBRARIES:
+        return name
+    code = [
+        [key, _describe(_unwrapped(member), above)]
+        for key, member in sorted(vars(cls).items())
+        if not (key.startswith("__") and key.endswith("__") and not isinstance(member, types.FunctionType))
+    ]
+    return [*name, code, [_describe_class(base, above) for base in cls.__bases__ if base is not object]]
+
+
+_LIBRARIES = {"builtins", "torch", "torchvision", "transformers", "timm", "tokenizers", "sktransfer", "numpy", "PIL"}
+
+
+def _unwrapped(member: object) -> object:
+    if isinstance(member, staticmethod | classmethod):
+        return member.__func__
+    return [member.fget, member.fset] if isinstance(member, property) else member
+
+
+def _describe_function(function: types.FunctionType, above: tuple[int, ...]) -> object:
+    if function.__module__ and function.__module__.split(".")[0] in _LIBRARIES:
+        return [function.__module__, function.__qualname__]
+    cells = [cell.cell_contents for cell in function.__closure__ or () if _has_value(cell)]
+    return [
+        "function",
+        _describe_code(function.__code__, above),
+        _describe(function.__defaults__, above),
+        _describe(function.__kwdefaults__, above),
+        # __class__, the cell behind super(), would lead back to the class that is being described.
+        [_describe(content, above) for content in cells if not isinstance(content, type)],
+    ]
+
+
+def _has_value(cell: types.CellType) -> bool:
+    try:
+        _ = cell.cell_contents
+    except ValueError:
+        return False
+    return True
+
+
+def _describe_code(code: types.CodeType, above: tuple[int, ...]) -> object:
+    constants = [
+        _describe_code(constant, above) if isinstance(constant, types.CodeType) else _describe(constant, above)
+        for constant in code.co_consts
+    ]
+    return [code.co_code.hex(), code.co_names, code.co_varnames, constants]

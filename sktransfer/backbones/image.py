@@ -1,0 +1,203 @@
+"""Images: reading, checking, resizing, digests."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as transforms
+
+from sktransfer.backbones.preparation import Inputs
+from sktransfer.caching.keys import digest
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class ImageTransform:
+    """From a PIL image to a normalised tensor of shape (channels, height, width).
+
+    Attributes
+    ----------
+    resize : int, tuple of int or None
+        Length in pixels that the shorter side gets, the ratio of the sides kept; or (height, width), whatever
+        the ratio was; None leaves the size.
+    crop : int or None
+        Side in pixels of the square cut from the middle; None cuts nothing.
+    mean, std : tuple of float
+        Subtracted from and divided into each channel, after pixels were brought to [0, 1].
+    interpolation : str
+        "bilinear", "bicubic" or "nearest"; always with antialiasing.
+    channels : {1, 3}
+        Grey or RGB.
+    """
+
+    resize: int | tuple[int, int] | None = 256
+    crop: int | None = 224
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    interpolation: str = "bilinear"
+    channels: int = 3
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        if self.resize is not None:
+            size = [self.resize] if isinstance(self.resize, int) else list(self.resize)
+            image = transforms.resize(image, size, InterpolationMode(self.interpolation), antialias=True)
+        if self.crop is not None:
+            image = transforms.center_crop(image, [self.crop])
+        return self.normalize(transforms.to_tensor(image))
+
+    def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Subtract the mean from pixels in [0, 1] and divide by the standard deviation."""
+        shape = (-1, 1, 1)
+        return (pixels - torch.tensor(self.mean).view(shape)) / torch.tensor(self.std).view(shape)
+
+    def describe(self) -> dict[str, object]:
+        """Return the settings, for fingerprints."""
+        return asdict(self)
+
+
+class ImagePreparation:
+    """File paths, PIL images and pixel arrays to batches of normalised tensors.
+
+    Parameters
+    ----------
+    transform : ImageTransform or callable
+        From a PIL image (mode "RGB", or "L" for one channel) to a tensor (channels, height, width).
+    description : dict
+        What decides the result of `transform`, as values that JSON can write.
+    keyword : str or None, default=None
+        Keyword argument under which the network takes the pixels; None for positional.
+    arrays_as_they_are : bool, default=False
+        Whether pixel arrays keep their size (only files and PIL images are resized).
+    channels : {1, 3}, default=3
+        Grey or RGB.
+    """
+
+    kind = "image"
+    padded = False
+    budget = 32 * 224 * 224
+    most_rows = 1024
+    chunk_rows = 1024
+
+    def __init__(
+        self,
+        transform: Callable[[Image.Image], torch.Tensor],
+        *,
+        description: dict[str, object],
+        keyword: str | None = None,
+        arrays_as_they_are: bool = False,
+        channels: int = 3,
+    ):
+        self.transform = transform
+        self.description = description
+        self.keyword = keyword
+        self.arrays_as_they_are = arrays_as_they_are
+        self.channels = channels
+
+    def describe(self) -> dict[str, object]:
+        return {**self.description, "arrays_as_they_are": self.arrays_as_they_are, "channels": self.channels}
+
+    def digests(self, rows: Sequence[Any]) -> list[bytes]:
+        return [_digest_image(row, place) for place, row in enumerate(rows)]
+
+    def prepare(self, rows: Sequence[Any], first_row: int) -> list[torch.Tensor]:
+        return [self._prepare_one(row, place) for place, row in enumerate(rows, start=first_row)]
+
+    def _prepare_one(self, row: Any, place: int) -> torch.Tensor:
+        mode = "RGB" if self.channels == 3 else "L"
+        image = _in_mode(_open_image(row, place), mode)
+        if self.arrays_as_they_are and isinstance(row, np.ndarray) and isinstance(self.transform, ImageTransform):
+            return self.transform.normalize(transforms.to_tensor(image))
+        return self.transform(image)
+
+    def size(self, item: torch.Tensor) -> int:
+        return item.shape[-2] * item.shape[-1] if item.ndim >= 2 else item.numel()
+
+    def group(self, item: torch.Tensor) -> Hashable:
+        return tuple(item.shape)
+
+    def collate(self, items: Sequence[torch.Tensor]) -> Inputs:
+        pixels = torch.stack(list(items))
+        return Inputs(kwargs={self.keyword: pixels}) if self.keyword else Inputs(args=(pixels,))
+
+    def example(self) -> Inputs:
+        grey = Image.fromarray(np.full((224, 224), 128, np.uint8))
+        item = self.transform(grey.convert("RGB") if self.channels == 3 else grey)
+        return self.collate([item, item])
+
+
+def _named(row: Any, place: int) -> str:
+    return f"The image in row {place} of X" + (f" ({str(row)!r})" if isinstance(row, Path) else "")
+
+
+def _digest_image(row: Any, place: int) -> bytes:
+    """Digest of an image's content; a file's header is checked on the way, before anything expensive runs."""
+    if isinstance(row, Path):
+        try:
+            content = row.read_bytes()
+        except OSError as error:
+            raise OSError(f"{_named(row, place)} can't be read: {error.strerror}.") from error
+        _open_file(content, row, place)
+        return digest(content, domain=b"image file")
+    if isinstance(row, np.ndarray):
+        return digest(repr((row.shape, row.dtype.str)).encode() + row.tobytes(), domain=b"image array")
+    picture = _load(row, row, place)
+    palette = picture.getpalette() if picture.mode == "P" else None
+    return digest(repr((picture.mode, picture.size, palette)).encode() + picture.tobytes(), domain=b"image")
+
+
+def _open_image(row: Any, place: int) -> Image.Image:
+    if isinstance(row, np.ndarray):
+        return Image.fromarray(np.ascontiguousarray(row[..., 0] if row.ndim == 3 and row.shape[2] == 1 else row))
+    if isinstance(row, Path):
+        return ImageOps.exif_transpose(_load(_open_file(row.read_bytes(), row, place), row, place))
+    return _load(row, row, place)
+
+
+def _open_file(content: bytes, row: Path, place: int) -> Image.Image:
+    try:
+        picture = Image.open(io.BytesIO(content))
+        # Pillow only warns of pictures up to twice its limit; here the limit is the limit.
+        if Image.MAX_IMAGE_PIXELS and picture.width * picture.height > Image.MAX_IMAGE_PIXELS:
+            raise Image.DecompressionBombError(
+                f"{picture.width} x {picture.height} pixels, more than {Image.MAX_IMAGE_PIXELS}"
+            )
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{_named(row, place)} is refused as a decompression bomb: {error}. If you trust the file, raise "
+            "PIL.Image.MAX_IMAGE_PIXELS, or shrink it first."
+        ) from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{_named(row, place)} is not a readable image: {error}.") from error
+    return picture
+
+
+def _load(picture: Image.Image, row: Any, place: int) -> Image.Image:
+    try:
+        picture.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{_named(row, place)} is damaged: {error}. Replace or drop it.") from error
+    return picture
+
+
+def _in_mode(picture: Image.Image, mode: str) -> Image.Image:
+    if picture.mode == mode:
+        return picture
+    if picture.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
+        # Pillow clips 16-bit grey to 8 bits; the upper byte is what one sees.
+        values = np.asarray(picture, dtype=np.float64)
+        picture = Image.fromarray((values / 257 if values.max() > 255 else values).clip(0, 255).round().astype(np.uint8))
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        # What is transparent is seen as white paper, not as whatever colour lies hidden below.
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert(mode)

@@ -1,0 +1,238 @@
+"""From whatever `backbone=` names to a handle, loaded once per process."""
+
+from __future__ import annotations
+
+import os
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from sktransfer._nearest import did_you_mean
+from sktransfer.backbones import catalogue, shipped
+from sktransfer.backbones.backbone import Backbone, Origin
+from sktransfer.backbones.modules import ModuleBackbone
+
+# Handles that stay loaded although no estimator holds them: the folds of a search come and go.
+_KEPT_LOADED = 4
+_lock = threading.RLock()
+_recent: OrderedDict[Hashable, Backbone] = OrderedDict()
+_alive: weakref.WeakValueDictionary[Hashable, Backbone] = weakref.WeakValueDictionary()
+
+
+def load_backbone(backbone: Any, *, weights: str | os.PathLike | None = None, kind: str | None = None) -> Backbone:
+    """Load a backbone, or return the handle that this process has of it.
+
+    Parameters
+    ----------
+    backbone : str, Path, nn.Module, ModuleBackbone, Backbone or fitted estimator
+        What to load, see :class:`sktransfer.PretrainedFeatureExtractor`.
+    weights : str, Path or None, default=None
+        Name of a set of weights or path of a weights file, for names of architectures.
+    kind : str or None, default=None
+        Kind of row to read; decides what ``"auto"`` is and which half of a two-tower network is taken.
+
+    Returns
+    -------
+    Backbone
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown, the weights don't fit, or the network reads another kind of row.
+    TypeError
+        If `backbone` is of a type that can't be one.
+    OSError
+        If the weights are not on disk and can't be downloaded.
+    """
+    given = backbone
+    if hasattr(backbone, "__sktransfer_backbone__") and not isinstance(backbone, type):
+        backbone = backbone.__sktransfer_backbone__()
+    if isinstance(backbone, Backbone | nn.Module | ModuleBackbone) and weights is not None:
+        raise ValueError(
+            f"weights={os.fspath(weights)!r} was given beside a {type(given).__name__}, which has weights already. "
+            "Load them into the module yourself, or name an architecture."
+        )
+    if isinstance(backbone, nn.Module):
+        backbone = _wrap(backbone, kind)
+    if isinstance(backbone, ModuleBackbone):
+        handle = _once(*backbone.load())
+    elif isinstance(backbone, Backbone):
+        handle = backbone
+    elif isinstance(backbone, str | os.PathLike):
+        handle = _load_named(backbone, weights, kind)
+    else:
+        raise TypeError(
+            f"backbone must be a name, a directory, a torch.nn.Module, a ModuleBackbone or a fitted estimator of "
+            f"sktransfer. Got {type(backbone).__name__}."
+        )
+    if kind is not None and handle.kind != kind:
+        raise ValueError(
+            f"The backbone {handle.name!r} reads {handle.kind} rows, but X holds {kind} rows. "
+            f"Choose another backbone, see sktransfer.list_backbones({kind!r})."
+        )
+    return handle
+
+
+def unload_backbones() -> None:
+    """Forget the networks that no estimator holds."""
+    with _lock:
+        _recent.clear()
+
+
+def _once(key: Hashable, make: Callable[[], Backbone]) -> Backbone:
+    with _lock:
+        handle = _alive.get(key)
+        if handle is None:
+            handle = make()
+            # Two ways of naming the same network share one copy of its weights.
+            handle = _alive.setdefault(handle.fingerprint, handle)
+            _alive[key] = handle
+        _recent[key] = handle
+        _recent.move_to_end(key)
+        while len(_recent) > _KEPT_LOADED:
+            _recent.popitem(last=False)
+        return handle
+
+
+def _wrap(module: nn.Module, kind: str | None) -> ModuleBackbone:
+    if kind == "text":
+        raise ValueError(
+            f"The module {type(module).__name__} can't read texts without its tokenizer: "
+            "backbone=ModuleBackbone(module, modality='text', preparation=tokenizer)."
+        )
+    return ModuleBackbone(module)
+
+
+def _load_named(name: str | os.PathLike, weights: str | os.PathLike | None, kind: str | None) -> Backbone:
+    text = os.fspath(name)
+    if text == "auto":
+        text = _default_name(kind)
+    version: Hashable = None
+    if weights is not None and (isinstance(weights, os.PathLike) or Path(weights).exists()):
+        weights = str(Path(weights).resolve())
+        version = _stat(Path(weights))
+    weights = None if weights is None else os.fspath(weights)
+    loader = _loader_of(text, is_path=isinstance(name, os.PathLike))
+    if loader is _load_huggingface and Path(text).is_dir():
+        text = str(Path(text).resolve())
+        version = tuple((str(path), *_stat(path)) for path in sorted(Path(text).rglob("*")) if path.is_file())
+    origin = Origin(text, weights, kind)
+    return _once((origin, version), lambda: loader(origin))
+
+
+def _stat(path: Path) -> tuple[int, int]:
+    if not path.exists():
+        raise FileNotFoundError(f"There is no weights file at {str(path)!r}.")
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
+
+def _default_name(kind: str | None) -> str:
+    if kind in shipped.DEFAULTS:
+        return shipped.DEFAULTS[kind]
+    raise ValueError(
+        f"There is no pretrained network that fits all {kind or 'kinds of'} rows, so backbone='auto' can't choose one. "
+        "'auto' reads texts and images; for other rows give backbone= a network of yours."
+    )
+
+
+def _loader_of(name: str, *, is_path: bool) -> Callable[[Origin], Backbone]:
+    from sktransfer.backbones import timm_models, torchvision_models
+
+    if not is_path:
+        if name in shipped.names():
+            return _load_shipped
+        if name in torchvision_models.torchvision_names():
+            return _load_torchvision
+        if name.startswith("timm/") or name in timm_models.timm_names():
+            return _load_timm
+    path = Path(name)
+    if path.is_dir():
+        return _load_huggingface
+    if path.is_file():
+        raise ValueError(
+            f"backbone={name!r} is a file. A weights file doesn't say which network it belongs to: name the network "
+            f"and give the file as weights, for example backbone='resnet18', weights={name!r}."
+        )
+    if is_path or name.startswith((".", "/", "~")) or "\\" in name:
+        raise FileNotFoundError(f"backbone={name!r}: there is no such directory.")
+    if "/" in name or catalogue.card_of(name) is not None:
+        return _load_huggingface
+    raise ValueError(
+        f"backbone={name!r} is not a name that sktransfer knows, and no directory.{did_you_mean(name, _all_names())} "
+        "See sktransfer.list_backbones(); names on the Hugging Face hub have an owner, as in "
+        "'sentence-transformers/all-MiniLM-L6-v2'."
+    )
+
+
+def _all_names() -> list[str]:
+    return [*catalogue.known_names(), "auto"]
+
+
+def _load_shipped(origin: Origin) -> Backbone:
+    if origin.weights is not None:
+        raise ValueError(f"weights={origin.weights!r}: the shipped network {origin.name!r} has its own weights only.")
+    return shipped.load_shipped(origin.name)
+
+
+def _load_torchvision(origin: Origin) -> Backbone:
+    from sktransfer.backbones.torchvision_models import load_torchvision
+
+    return load_torchvision(origin.name, origin.weights)
+
+
+def _load_timm(origin: Origin) -> Backbone:
+    from sktransfer.backbones.timm_models import load_timm
+
+    return load_timm(origin.name, origin.weights)
+
+
+def _load_huggingface(origin: Origin) -> Backbone:
+    from sktransfer.backbones.huggingface_loading import load_huggingface
+
+    return load_huggingface(origin)
+
+
+def load_again(origin: Origin, expected: str) -> Backbone:
+    """Load a backbone that a pickle names, and check that it is still the same.
+
+    Raises
+    ------
+    ValueError
+        If the weights or settings at its origin are not those of the pickle.
+    OSError
+        If the origin is gone.
+    """
+    try:
+        handle = load_backbone(_as_given(origin), weights=origin.weights, kind=origin.kind)
+    except (OSError, ValueError) as error:
+        raise type(error)(
+            f"This pickle holds the name of its backbone, {origin.name!r}, not its weights, and it can't be loaded here: "
+            f"{error}"
+        ) from error
+    if handle.fingerprint != expected:
+        raise ValueError(
+            f"The backbone {origin.name!r} has changed since this estimator was pickled: its fingerprint is "
+            f"{handle.fingerprint}, the pickle's is {expected}. Bring the old weights back, or fit the estimator again."
+        )
+    return handle
+
+
+def _as_given(origin: Origin) -> str | Path:
+    return Path(origin.name) if os.path.isabs(origin.name) else origin.name
+
+
+def take_in(state: dict[str, Any]) -> Backbone:
+    """Rebuild a handle whose weights travelled in the pickle, or return the equal one this process has."""
+
+    def make() -> Backbone:
+        handle = Backbone.__new__(Backbone)
+        handle.__dict__.update(state, lock=threading.RLock(), _replicas={})
+        return handle
+
+    return _once(state["fingerprint"], make)

@@ -1,0 +1,181 @@
+"""A network of the user's as a backbone."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from sktransfer.backbones.backbone import Backbone
+from sktransfer.backbones.card import Card
+from sktransfer.backbones.fingerprint import describe, fingerprint, module_tensors
+from sktransfer.backbones.image import ImagePreparation, ImageTransform
+from sktransfer.backbones.pooling import POOLINGS
+from sktransfer.backbones.preparation import Preparation
+from sktransfer.backbones.text import TextPreparation, tokenizer_of
+
+_MODULE_KINDS = ("image", "text")
+
+
+class ModuleBackbone:
+    """An ``nn.Module`` of yours as a backbone, with what it takes to read raw rows.
+
+    Use it where the module alone doesn't say enough: how images are resized and scaled, which tokenizer
+    belongs to it, where its stages are. The module is copied when an estimator is fitted, and never changed.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Gives, for a batch of n rows, a tensor of shape (n, values), (n, tokens, values) or
+        (n, channels, height, width), or a tuple or dictionary that begins with one.
+    modality : {"image", "text"}, default="image"
+        Kind of row that it reads.
+    preparation : callable or tokenizer, default=None
+        Images: a callable from a PIL image (RGB, or grey where the first convolution has one input channel) to a
+        float tensor of shape (channels, height, width), such as a torchvision transform. By default pixels are
+        brought to [0, 1] and nothing else; pixel arrays keep their size, files and PIL images get a shorter side of
+        256 pixels and the middle 224 x 224.
+        Texts: the ``tokenizers.Tokenizer``, or a fast tokenizer of transformers. There is no default.
+    stages : sequence of str, default=None
+        Names of the modules that are the network's blocks, in forward order; found automatically by default.
+    pooling : str or sequence of str, default="mean"
+        How an output that is not one vector a row becomes one; see :class:`PretrainedFeatureExtractor`.
+    max_length : int, default=512
+        Tokens kept of a text.
+    name : str, default=None
+        How it is called in messages; the class's name by default.
+
+    See Also
+    --------
+    PretrainedFeatureExtractor : Takes it as ``backbone``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from torch import nn
+    >>> from sktransfer import ModuleBackbone, PretrainedFeatureExtractor
+    >>> module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    >>> backbone = ModuleBackbone(module, name="tiny")
+    >>> images = np.zeros((2, 8, 8, 3), dtype=np.uint8)
+    >>> PretrainedFeatureExtractor(backbone).fit_transform(images).shape
+    (2, 4)
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        *,
+        modality: str = "image",
+        preparation: Callable[..., torch.Tensor] | Any = None,
+        stages: Sequence[str] | None = None,
+        pooling: str | Sequence[str] = "mean",
+        max_length: int = 512,
+        name: str | None = None,
+    ):
+        if not isinstance(module, nn.Module):
+            raise TypeError(f"ModuleBackbone takes a torch.nn.Module. Got {type(module).__name__}.")
+        if modality not in _MODULE_KINDS:
+            raise ValueError(f"modality must be one of {', '.join(map(repr, _MODULE_KINDS))}. Got {modality!r}.")
+        modes = (pooling,) if isinstance(pooling, str) else tuple(pooling)
+        unknown = [mode for mode in modes if mode not in POOLINGS]
+        if unknown or not modes:
+            raise ValueError(f"pooling must be among {', '.join(POOLINGS)}. Got {pooling!r}.")
+        if modality == "text" and preparation is None:
+            raise ValueError("A text module needs its tokenizer: ModuleBackbone(module, preparation=tokenizer, ...).")
+        self.module = module
+        self.modality = modality
+        self.preparation = preparation
+        self.stages = None if stages is None else tuple(stages)
+        self.pooling = modes[0] if len(modes) == 1 else modes
+        self.max_length = max_length
+        self.name = name or type(module).__name__
+
+    def __repr__(self) -> str:
+        return f"ModuleBackbone({self.name}, modality={self.modality!r})"
+
+    def __sklearn_clone__(self) -> ModuleBackbone:
+        # Clones of an estimator share it: a copy of the weights per candidate and fold would serve nobody.
+        return self
+
+    def load(self) -> tuple[str, Callable[[], Backbone]]:
+        """Return the fingerprint, and a function that makes the handle from a copy of the module."""
+        preparation = self._make_preparation()
+        description = {
+            "module": describe(self.module),
+            "preparation": preparation.describe(),
+            "stages": self.stages,
+            "pooling": self.pooling,
+        }
+        tensors = module_tensors(self.module)
+        identity = fingerprint(tensors, description)
+
+        def make() -> Backbone:
+            parameters = sum(parameter.numel() for parameter in self.module.parameters())
+            return Backbone(
+                card=Card(self.name, self.modality, parameters=parameters),
+                network=snapshot(self.module),
+                preparation=preparation,
+                fingerprint=identity,
+                pooling=self.pooling,
+                layer_pooling=self.pooling if isinstance(self.pooling, str) else self.pooling[0],
+                stage_names=self.stages,
+            )
+
+        return identity, make
+
+    def _make_preparation(self) -> Preparation:
+        if self.modality == "text":
+            tokenizer = tokenizer_of(self.preparation)
+            pad_id = getattr(self.preparation, "pad_token_id", None)
+            return TextPreparation(
+                tokenizer,
+                max_length=self.max_length,
+                limit=None,
+                pad_id=pad_id or 0,
+                accepts=accepted_arguments(self.module, ("input_ids", "attention_mask")),
+            )
+        channels = _input_channels(self.module)
+        if self.preparation is not None:
+            return ImagePreparation(
+                self.preparation, description={"callable": describe(self.preparation)}, channels=channels
+            )
+        transform = ImageTransform(mean=(0.0,) * channels, std=(1.0,) * channels)
+        return ImagePreparation(
+            transform, description=transform.describe(), channels=channels, arrays_as_they_are=True
+        )
+
+
+def snapshot(module: nn.Module) -> nn.Module:
+    """Copy a user's module.
+
+    Raises
+    ------
+    ValueError
+        If it can't be copied.
+    """
+    try:
+        return copy.deepcopy(module)
+    except (RuntimeError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"The module {type(module).__name__} can't be copied ({error}). sktransfer works on a copy, so that your "
+            "module stays as it is: make copy.deepcopy(module) work, for example by dropping tensors that are not "
+            "parameters or buffers."
+        ) from error
+
+
+def _input_channels(module: nn.Module) -> int:
+    """Channels of the images a module reads, taken from its first convolution."""
+    first = next((child for child in module.modules() if isinstance(child, nn.Conv2d)), None)
+    return 1 if first is not None and first.in_channels == 1 else 3
+
+
+def accepted_arguments(module: nn.Module, names: Sequence[str]) -> tuple[str, ...] | None:
+    """Return which of the keyword arguments a module's forward takes; None if it has none of them."""
+    parameters = inspect.signature(module.forward).parameters
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return tuple(names)
+    return tuple(name for name in names if name in parameters) or None

@@ -1,0 +1,85 @@
+"""What every kind of preparation offers: raw rows in, what the network is called with out."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """One batch as the network is called with it: ``network(*args, **kwargs)``.
+
+    Attributes
+    ----------
+    args : tuple of torch.Tensor
+        Positional arguments.
+    kwargs : dict of str to torch.Tensor
+        Keyword arguments.
+    mask : torch.Tensor of shape (n, tokens) or None
+        1 where a token belongs to the row and is pooled, 0 on padding; None where there is no padding.
+    """
+
+    args: tuple[torch.Tensor, ...] = ()
+    kwargs: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    mask: torch.Tensor | None = None
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Inputs:
+        """Move to `device`; floating point tensors become `dtype`."""
+
+        def move(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
+
+        return Inputs(
+            tuple(move(tensor) for tensor in self.args),
+            {name: move(tensor) for name, tensor in self.kwargs.items()},
+            None if self.mask is None else self.mask.to(device),
+        )
+
+
+class Preparation(Protocol):
+    """Turns raw rows of one kind into the network's input.
+
+    Attributes
+    ----------
+    kind : str
+        Kind of row it reads: "text", "image", ...
+    padded : bool
+        Whether the rows of a batch are padded to the largest of them.
+    budget : int
+        Size (tokens, pixels) of a batch, chosen for processors.
+    most_rows : int
+        Rows that a batch may have, whatever their size.
+    chunk_rows : int
+        Rows that are prepared before they are grouped into batches; bounds the memory of a long run.
+    """
+
+    kind: str
+    padded: bool
+    budget: int
+    most_rows: int
+    chunk_rows: int
+
+    def describe(self) -> Mapping[str, object]:
+        """Return everything that decides what a row becomes, as values that JSON can write."""
+
+    def digests(self, rows: Sequence[Any]) -> list[bytes]:
+        """Return a digest of each row's content."""
+
+    def prepare(self, rows: Sequence[Any], first_row: int) -> list[Any]:
+        """Prepare rows one by one; `first_row` is the place of the first in X, for error messages."""
+
+    def size(self, item: Any) -> int:
+        """Return the size of a prepared row, in tokens or pixels."""
+
+    def group(self, item: Any) -> Hashable:
+        """Return what two prepared rows must have in common to share a batch."""
+
+    def collate(self, items: Sequence[Any]) -> Inputs:
+        """Make one batch of prepared rows, on the processor."""
+
+    def example(self) -> Inputs:
+        """Return a small batch of made-up rows, to see a network run."""

@@ -1,0 +1,189 @@
+"""Texts: tokens, padding, digests."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable, Mapping, Sequence
+from hashlib import blake2b
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+
+from sktransfer.caching.keys import KEY_BYTES, digest
+from sktransfer.backbones.preparation import Inputs
+
+
+class TextPreparation:
+    """Texts to token ids, padded on the right or laid end to end.
+
+    Parameters
+    ----------
+    tokenizer : tokenizers.Tokenizer
+        Owned by this object from here on.
+    max_length : int
+        Tokens kept of a text, special tokens included; the rest is cut off at the end.
+    limit : int or None
+        Tokens that the network itself can read, None for any number.
+    prompt : str, default=""
+        Put in front of every text.
+    prompts : mapping of str to str, optional
+        Prompts that come with the network, by name.
+    pad_id : int, default=0
+        Token that padding is made of.
+    ragged : bool, default=False
+        Whether the network takes all tokens end to end with offsets (``input_ids``, ``offsets``) instead of a
+        padded matrix (``input_ids``, ``attention_mask``).
+    special_tokens : bool, default=True
+        Whether the tokenizer adds its special tokens.
+    lower_case : bool, default=False
+        Whether texts are lower-cased before the tokenizer sees them.
+    accepts : sequence of str or None, default=("input_ids", "attention_mask")
+        Keyword arguments that the network takes; None hands the ids over as the one positional argument.
+    """
+
+    kind = "text"
+    budget = 4096
+    most_rows = 1024
+    chunk_rows = 8192
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        max_length: int,
+        limit: int | None,
+        prompt: str = "",
+        prompts: Mapping[str, str] | None = None,
+        pad_id: int = 0,
+        ragged: bool = False,
+        special_tokens: bool = True,
+        lower_case: bool = False,
+        accepts: Sequence[str] | None = ("input_ids", "attention_mask"),
+    ):
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.limit = limit
+        self.prompt = prompt
+        self.prompts = dict(prompts or {})
+        self.pad_id = pad_id
+        self.padded = not ragged
+        self.special_tokens = special_tokens
+        self.lower_case = lower_case
+        self.accepts = accepts
+        self._tokenizer_digest = blake2b(tokenizer.to_str().encode(), digest_size=KEY_BYTES).hexdigest()
+
+    def with_options(self, *, max_length: int | None, prompt: str | None) -> TextPreparation:
+        """Return this preparation with another length or prompt; the tokenizer is shared.
+
+        Parameters
+        ----------
+        max_length : int or None
+            Tokens kept of a text; None for the network's own setting.
+        prompt : str or None
+            A text, or the name of one of the network's own prompts; None for the network's own setting.
+
+        Raises
+        ------
+        ValueError
+            If `max_length` is beyond what the network can read.
+        """
+        other = copy.copy(self)
+        if max_length is not None:
+            if self.limit is not None and max_length > self.limit:
+                raise ValueError(
+                    f"max_length={max_length} is more than this network can read: its limit is {self.limit} tokens, "
+                    "special tokens included. Shorten max_length, or split long texts."
+                )
+            other.max_length = max_length
+        if prompt is not None:
+            other.prompt = self.prompts.get(prompt, prompt)
+        return other
+
+    def describe(self) -> dict[str, object]:
+        return {
+            "tokenizer": self._tokenizer_digest,
+            "max_length": self.max_length,
+            "prompt": self.prompt,
+            "special_tokens": self.special_tokens,
+            "lower_case": self.lower_case,
+        }
+
+    def digests(self, rows: Sequence[str]) -> list[bytes]:
+        # "surrogatepass": a lone surrogate, as broken files bring, is content too.
+        return [digest(row.encode("utf-8", "surrogatepass"), domain=b"text") for row in rows]
+
+    def prepare(self, rows: Sequence[str], first_row: int) -> list[list[int]]:
+        if self.prompt or self.lower_case:
+            rows = [self.prompt + (row.lower() if self.lower_case else row) for row in rows]
+        # The tokenizer is shared by copies of other lengths, so its state is set at every call.
+        self.tokenizer.enable_truncation(self.max_length)
+        encodings = self.tokenizer.encode_batch_fast(_encodable(rows), add_special_tokens=self.special_tokens)
+        return [encoding.ids for encoding in encodings]
+
+    def size(self, item: list[int]) -> int:
+        return len(item)
+
+    def group(self, item: list[int]) -> Hashable:
+        return None
+
+    def collate(self, items: Sequence[list[int]]) -> Inputs:
+        if not self.padded:
+            return _end_to_end(items)
+        # A tokenizer without special tokens gives nothing for an empty text: one padding token stands for it.
+        items = [item or [self.pad_id] for item in items]
+        lengths = np.array([len(item) for item in items])
+        mask = np.arange(lengths.max()) < lengths[:, None]
+        ids = np.full(mask.shape, self.pad_id, dtype=np.int64)
+        ids[mask] = np.fromiter(chain.from_iterable(items), dtype=np.int64, count=int(lengths.sum()))
+        input_ids, attention_mask = torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
+        if self.accepts is None:
+            return Inputs(args=(input_ids,), mask=attention_mask)
+        given = {"input_ids": input_ids, "attention_mask": attention_mask}
+        return Inputs(kwargs={name: given[name] for name in self.accepts if name in given}, mask=attention_mask)
+
+    def example(self) -> Inputs:
+        return self.collate(self.prepare(["an example", "another, longer example"], 0))
+
+
+def _encodable(rows: Sequence[str]) -> Sequence[str]:
+    """Replace lone surrogates, which the tokenizer can't read."""
+    return [row if row.isascii() else row.encode("utf-8", "replace").decode() for row in rows]
+
+
+def _end_to_end(items: Sequence[list[int]]) -> Inputs:
+    lengths = np.fromiter(map(len, items), dtype=np.int64, count=len(items))
+    offsets = np.zeros(len(items), dtype=np.int64)
+    np.cumsum(lengths[:-1], out=offsets[1:])
+    ids = np.fromiter(chain.from_iterable(items), dtype=np.int64, count=int(lengths.sum()))
+    return Inputs(kwargs={"input_ids": torch.from_numpy(ids), "offsets": torch.from_numpy(offsets)})
+
+
+def tokenizer_of(given: Any) -> Tokenizer:
+    """Take a private copy of a tokenizer's fast core.
+
+    Parameters
+    ----------
+    given : tokenizers.Tokenizer or transformers.PreTrainedTokenizerFast
+        The user's tokenizer; it is not changed.
+
+    Returns
+    -------
+    tokenizers.Tokenizer
+
+    Raises
+    ------
+    TypeError
+        If there is no fast core to take.
+    """
+    core = getattr(given, "backend_tokenizer", given)
+    if not isinstance(core, Tokenizer):
+        raise TypeError(
+            f"A tokenizer of type {type(given).__name__} has no fast core. Give a tokenizers.Tokenizer or a fast "
+            "tokenizer of transformers."
+        )
+    return Tokenizer.from_str(core.to_str())

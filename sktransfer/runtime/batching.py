@@ -1,0 +1,41 @@
+"""How rows are grouped into batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+
+def batches_by_size(sizes: Sequence[int], *, budget: int, most: int, padded: bool) -> Iterator[list[int]]:
+    """Group rows of unequal size into batches under a budget, rows of like size together.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Size of each row, in tokens for texts, in pixels for images.
+    budget : int
+        Size that a batch may have. A row larger than the budget makes a batch of its own.
+    most : int
+        Number of rows that a batch may have.
+    padded : bool
+        Whether rows are padded to the longest of the batch (the batch then costs rows x longest) or laid end
+        to end (the sum of the sizes).
+
+    Yields
+    ------
+    list of int
+        Positions of the rows of one batch. Every position comes exactly once; the largest rows come first,
+        so that a lack of memory shows at once.
+    """
+    order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
+    batch: list[int] = []
+    total = 0
+    for i in order:
+        # Rows come largest first, so the first of the batch is the one the others are padded to.
+        grown = (len(batch) + 1) * sizes[batch[0]] if padded and batch else total + sizes[i]
+        if batch and (grown > budget or len(batch) >= most):
+            yield batch
+            batch, total = [], 0
+        batch.append(i)
+        total += sizes[i]
+    if batch:
+        yield batch

@@ -1,0 +1,116 @@
+"""Which device a network runs on, and in which precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+PRECISIONS = ("float32", "auto", "bfloat16", "float16")
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Turn a `device` parameter into a device that is present.
+
+    Parameters
+    ----------
+    device : str or torch.device
+        ``"auto"`` (the first GPU if there is one, else the processor) or anything that
+        :class:`torch.device` accepts.
+
+    Returns
+    -------
+    torch.device
+        The device.
+
+    Raises
+    ------
+    ValueError
+        If the name is not one that torch knows, or the device is not present.
+    """
+    if isinstance(device, str) and device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps") if torch.backends.mps.is_available() else torch.device("cpu")
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"The 'device' parameter is {device!r}, which torch does not know. "
+            "Use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'."
+        ) from error
+    if resolved.type == "cuda":
+        count = torch.cuda.device_count()
+        if (resolved.index or 0) >= count:
+            raise ValueError(
+                f"The 'device' parameter is {str(device)!r}, but this process sees {count} CUDA device(s). "
+                "Use device='auto' or device='cpu'."
+            )
+        resolved = torch.device("cuda", torch.cuda.current_device() if resolved.index is None else resolved.index)
+    if resolved.type == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("The 'device' parameter is 'mps', which is not available here. Use device='auto'.")
+    return resolved
+
+
+def resolve_precision(precision: str, device: torch.device, kind: str) -> torch.dtype:
+    """Turn a `precision` parameter into the type that a frozen pass computes in.
+
+    ``"auto"`` gives bfloat16 to text and image networks where the hardware multiplies it natively, else
+    float32. Output is float32 whatever the precision.
+
+    Parameters
+    ----------
+    precision : {"float32", "auto", "bfloat16", "float16"}
+        What the user asked for.
+    device : torch.device
+        Where the network runs.
+    kind : str
+        Kind of input of the network: "text", "image", "table" or "series".
+
+    Returns
+    -------
+    torch.dtype
+        The type of the network's weights during the pass.
+
+    Raises
+    ------
+    ValueError
+        If float16 is asked for on the processor, where torch has no fast and safe path for it.
+    """
+    if precision == "auto":
+        return torch.bfloat16 if kind in ("text", "image") and _multiplies_bfloat16(device) else torch.float32
+    if precision == "float16" and device.type == "cpu":
+        raise ValueError("precision='float16' needs a GPU; on the processor use 'float32', 'bfloat16' or 'auto'.")
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
+
+
+def _multiplies_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return False
+
+
+@contextmanager
+def frozen_pass(device: torch.device) -> Iterator[None]:
+    """Run a network without gradients and in exactly the precision of its weights.
+
+    Gradients, autocast and TF32 are states that a caller may have switched on; inside they are off, and
+    afterwards they are as they were.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where the network runs.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(torch.autocast(device.type, enabled=False))
+        if device.type == "cuda":
+            cudnn = torch.backends.cudnn
+            stack.enter_context(
+                cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
+            )
+        yield

@@ -1,0 +1,35 @@
+"""Keep the caller's random generators as they were."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+@contextmanager
+def preserved_generators(seed: int | None = None) -> Iterator[None]:
+    """Give the body generators of its own and restore Python's, NumPy's and torch's global ones afterwards.
+
+    Building a network draws random weights from torch's global generator even when a checkpoint overwrites
+    them; a `fit` that does so would change what the user's next random draw gives.
+
+    Parameters
+    ----------
+    seed : int or None, default=None
+        Seed of torch's generators inside the body; None leaves them where they are.
+    """
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        if seed is not None:
+            torch.random.default_generator.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(python_state)
+            np.random.set_state(numpy_state)
