@@ -63,9 +63,11 @@ def build(name: str) -> nn.Module:
 
 def source(name: str, weights: torchvision.models.WeightsEnum) -> str:
     """Name the set of weights, the recipe and the paper."""
+    told = f"torchvision, weights {weights.name}, recipe {weights.meta['recipe']}"
+    if name.startswith("squeezenet"):  # torchvision's page of it names no paper in the usual form
+        return f"{told}; SqueezeNet, https://arxiv.org/abs/1602.07360"
     text = inspect.getdoc(torchvision.models.get_model_builder(name)) or ""
     paper = re.search(r"`([^`<]+?)\s*<(https?://[^>]+)>`", text)
-    told = f"torchvision, weights {weights.name}, recipe {weights.meta['recipe']}"
     return f"{told}; {' '.join(paper.group(1).split())}, {paper.group(2)}" if paper else told
 
 

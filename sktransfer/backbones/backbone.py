@@ -199,6 +199,20 @@ class Backbone:
         with self.lock:
             self._replicas.clear()
 
+    def is_named_like(self, other: Backbone) -> bool:
+        """Whether two handles are loaded again from the same place."""
+
+        def place(origin: Origin | None) -> tuple[str, str | None] | None:
+            return None if origin is None else (origin.name, origin.weights)
+
+        return place(self.origin) == place(other.origin)
+
+    def renamed(self, card: Card, origin: Origin | None) -> Backbone:
+        """Return a handle of the same network, loaded from another place; the weights are shared."""
+        handle = Backbone.__new__(Backbone)
+        handle.__dict__.update(self.__dict__, card=card, origin=origin)
+        return handle
+
     def _replica(self, device: torch.device, dtype: torch.dtype) -> tuple[nn.Module, nn.Module | None]:
         if device.type == "cpu" and dtype == torch.float32:
             return self._network, self.readout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dis
 import functools
 import itertools
 import json
@@ -119,11 +120,8 @@ def _token_of(value: object) -> int:
 
 
 def _describe_module(module: nn.Module, above: tuple[int, ...]) -> object:
-    own = {
-        name: value
-        for name, value in module.__dict__.items()
-        if name not in _BOOKKEEPING and name not in ("_parameters", "_buffers", "_modules")
-    }
+    left_out = {*_BOOKKEEPING, "_parameters", "_buffers", "_modules", *_written_by_forward(type(module))}
+    own = {name: value for name, value in module.__dict__.items() if name not in left_out}
     children = [[name, None if child is None else _describe(child, above)] for name, child in module._modules.items()]
     return [_describe_class(type(module), above), _describe(own, above), children]
 
@@ -133,10 +131,12 @@ def _describe_class(cls: type, above: tuple[int, ...]) -> object:
     name = [cls.__module__, cls.__qualname__]
     if cls.__module__.split(".")[0] in _LIBRARIES:
         return name
+    written = _written_by_forward(cls)
     code = [
         [key, _describe(_unwrapped(member), above)]
         for key, member in sorted(vars(cls).items())
         if not (key.startswith("__") and key.endswith("__") and not isinstance(member, types.FunctionType))
+        and key not in written
     ]
     return [*name, code, [_describe_class(base, above) for base in cls.__bases__ if base is not object]]
 
@@ -150,18 +150,43 @@ def _unwrapped(member: object) -> object:
     return [member.fget, member.fset] if isinstance(member, property) else member
 
 
+def _written_by_forward(cls: type) -> set[str]:
+    """Names of the attributes that a class's forward assigns: counters and the like, results rather than settings."""
+    forward = getattr(cls, "forward", None)
+    if not isinstance(forward, types.FunctionType):
+        return set()
+    return {step.argval for step in dis.get_instructions(forward.__code__) if step.opname == "STORE_ATTR"}
+
+
 def _describe_function(function: types.FunctionType, above: tuple[int, ...]) -> object:
     if function.__module__ and function.__module__.split(".")[0] in _LIBRARIES:
         return [function.__module__, function.__qualname__]
-    cells = [cell.cell_contents for cell in function.__closure__ or () if _has_value(cell)]
+    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
+    captured = [[name, cell.cell_contents] for name, cell in cells if _has_value(cell)]
     return [
         "function",
         _describe_code(function.__code__, above),
         _describe(function.__defaults__, above),
         _describe(function.__kwdefaults__, above),
         # __class__, the cell behind super(), would lead back to the class that is being described.
-        [_describe(content, above) for content in cells if not isinstance(content, type)],
+        [
+            [name, type(value).__name__ if _is_record(value, name, function.__code__) else _describe(value, above)]
+            for name, value in captured
+            if not isinstance(value, type)
+        ],
     ]
+
+
+def _is_record(value: object, name: str, code: types.CodeType) -> bool:
+    """Whether a function keeps a record in a captured value, as a list of calls is, rather than reading a setting."""
+    steps = list(dis.get_instructions(code))
+    if any(step.opname == "STORE_DEREF" and step.argval == name for step in steps):
+        return True
+    changes = any(step.opname == "STORE_SUBSCR" for step in steps) or _MUTATORS & set(code.co_names)
+    return bool(changes) and isinstance(value, list | dict | set | np.ndarray)
+
+
+_MUTATORS = {"append", "extend", "add", "update", "insert", "setdefault"}
 
 
 def _has_value(cell: types.CellType) -> bool:

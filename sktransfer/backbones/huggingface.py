@@ -286,3 +286,12 @@ def is_finite(run: Callable[[nn.Module], torch.Tensor], model: nn.Module) -> boo
     """Whether the output that `run` reads is free of NaN and infinity."""
     with torch.no_grad():
         return bool(torch.isfinite(run(model)).all())
+
+
+# Entries of a configuration that say where it came from or name classes, not what the network computes.
+_NOT_OF_THE_NETWORK = {"_name_or_path", "transformers_version", "architectures", "dtype", "id2label", "label2id"}
+
+
+def settings_of(config: transformers.PreTrainedConfig) -> dict[str, Any]:
+    """Return the entries of a configuration that decide what the network computes, for fingerprints."""
+    return {key: value for key, value in config.to_dict().items() if key not in _NOT_OF_THE_NETWORK}

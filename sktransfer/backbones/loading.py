@@ -16,6 +16,7 @@ from sktransfer._nearest import did_you_mean
 from sktransfer.backbones import catalogue, shipped
 from sktransfer.backbones.backbone import Backbone, Origin
 from sktransfer.backbones.modules import ModuleBackbone
+from sktransfer.runtime.seeding import preserved_generators
 
 # Handles that stay loaded although no estimator holds them: the folds of a search come and go.
 _KEPT_LOADED = 4
@@ -58,8 +59,8 @@ def load_backbone(backbone: Any, *, weights: str | os.PathLike | None = None, ki
             "Load them into the module yourself, or name an architecture."
         )
     if isinstance(backbone, nn.Module):
-        backbone = _wrap(backbone, kind)
-    if isinstance(backbone, ModuleBackbone):
+        handle = _load_module(backbone, kind)
+    elif isinstance(backbone, ModuleBackbone):
         handle = _once(*backbone.load())
     elif isinstance(backbone, Backbone):
         handle = backbone
@@ -88,9 +89,11 @@ def _once(key: Hashable, make: Callable[[], Backbone]) -> Backbone:
     with _lock:
         handle = _alive.get(key)
         if handle is None:
-            handle = make()
+            with preserved_generators():  # building a network draws random weights before the real ones come in
+                handle = make()
             # Two ways of naming the same network share one copy of its weights.
-            handle = _alive.setdefault(handle.fingerprint, handle)
+            known = _alive.setdefault(handle.fingerprint, handle)
+            handle = known if known.is_named_like(handle) else known.renamed(handle.card, handle.origin)
             _alive[key] = handle
         _recent[key] = handle
         _recent.move_to_end(key)
@@ -99,13 +102,17 @@ def _once(key: Hashable, make: Callable[[], Backbone]) -> Backbone:
         return handle
 
 
-def _wrap(module: nn.Module, kind: str | None) -> ModuleBackbone:
+def _load_module(module: nn.Module, kind: str | None) -> Backbone:
+    from sktransfer.backbones.torchvision_models import is_torchvision, load_torchvision_module
+
     if kind == "text":
         raise ValueError(
             f"The module {type(module).__name__} can't read texts without its tokenizer: "
             "backbone=ModuleBackbone(module, modality='text', preparation=tokenizer)."
         )
-    return ModuleBackbone(module)
+    if is_torchvision(module):
+        return _once(*load_torchvision_module(module))
+    return _once(*ModuleBackbone(module).load())
 
 
 def _load_named(name: str | os.PathLike, weights: str | os.PathLike | None, kind: str | None) -> Backbone:

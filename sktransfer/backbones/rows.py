@@ -216,7 +216,7 @@ def _images_of_array(values: np.ndarray, first_row: int = 0):
             "(n, height, width, channels): reshape flattened images, X.reshape(n, height, width)."
         )
     if values.ndim == 4 and values.shape[3] not in (1, 3, 4):
-        if values.shape[1] not in (1, 3, 4):
+        if values.shape[1] not in (1, 3):
             raise ValueError(
                 f"X is an array of shape {values.shape}; images have 1, 3 or 4 channels, in the last dimension."
             )

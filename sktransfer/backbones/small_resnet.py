@@ -20,9 +20,7 @@ class _ResidualBlock(nn.Module):
             # Averaging before the 1 x 1 convolution lets every position take part in the shortcut;
             # a strided 1 x 1 convolution would drop three of four.
             pool = nn.AvgPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity()
-            self.shortcut = nn.Sequential(
-                pool, nn.Conv2d(in_width, width, 1, bias=False), nn.BatchNorm2d(width)
-            )
+            self.shortcut = nn.Sequential(pool, nn.Conv2d(in_width, width, 1, bias=False), nn.BatchNorm2d(width))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         out = F.relu(self.norm1(self.conv1(x)))

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from sktransfer.backbones.stages import Stage, evaluating, tensors_in
+from sktransfer.backbones.stages import Stage, evaluating, tensors_in, tensors_with_paths
 
 Batch = tuple[tuple[Any, ...], Mapping[str, Any]]
 Auxiliary = Literal["zeros", "recompute"]
@@ -136,10 +138,10 @@ def split_network(
     feed = _Feed()
     stand_ins: dict[int, Any] = {}
     if frozen:
-        records = _record(network, frozen, args, kwargs)
-        for module in _never_run_twins(network, records):
+        records, twins = _record(network, frozen, args, kwargs)
+        for module in twins:
             stand_ins[id(module)] = _StandIn(module, None, feed)
-        for module, template in _templates(records, args, kwargs).items():
+        for module, template in _templates(frozen[-1].name, records, args, kwargs).items():
             recompute = auxiliary == "recompute" and _has_auxiliary(template)
             stand_ins[id(module)] = _StandIn(module, template, feed, recompute)
     try:
@@ -164,7 +166,6 @@ class _Reached(BaseException):
 
 @dataclass
 class _Record:
-    name: str
     order: int
     structure: Any  # the output, with a _Slot or an _Input in place of every tensor
     first: torch.Tensor | None
@@ -182,9 +183,12 @@ class _Slot:
 
 @dataclass(frozen=True)
 class _Input:
-    """A tensor that the module was given and hands on."""
+    """A tensor that the module was given and hands on.
 
-    position: int
+    Found by its path, not its position: the mask before it may be a tensor in one batch and None in the next.
+    """
+
+    path: tuple[Any, ...]
 
 
 @dataclass(frozen=True)
@@ -193,7 +197,7 @@ class _Main:
 
 
 def _map(value: Any, convert: Callable[[Any], Any], leaves: type | tuple[type, ...]) -> Any:
-    """A copy of a nested structure with its leaves converted, and everything else as it is."""
+    """Copy a nested structure with its leaves converted, and everything else as it is."""
     if isinstance(value, leaves):
         return convert(value)
     if isinstance(value, Mapping):
@@ -205,92 +209,91 @@ def _map(value: Any, convert: Callable[[Any], Any], leaves: type | tuple[type, .
         items = [_map(item, convert, leaves) for item in value]
         return type(value)(*items) if hasattr(value, "_fields") else type(value)(items)
     if dataclasses.is_dataclass(value) and not isinstance(value, (type, _Slot, _Input, _Main)):
-        items_of = {field.name: _map(getattr(value, field.name), convert, leaves) for field in dataclasses.fields(value)}
-        return dataclasses.replace(value, **items_of)
+        entries = {entry.name: getattr(value, entry.name) for entry in dataclasses.fields(value)}
+        changed = {name: _map(entry, convert, leaves) for name, entry in entries.items()}
+        return dataclasses.replace(value, **changed)
     return value
 
 
 def _record(
     network: nn.Module, stages: Sequence[Stage], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> dict[nn.Module, list[_Record]]:
-    """Run the network once and write down what the modules of the stages return."""
+) -> tuple[dict[nn.Module, _Record], list[nn.Module]]:
+    """Run the network once and write down what the modules of the stages return.
+
+    Also gives the modules outside of the stages that hold nothing but frozen parameters and do not run. T5's
+    ``shared`` is one: a second name for the embedding table.
+    """
     names = [name for stage in stages for name in stage.modules]
-    records: dict[nn.Module, list[_Record]] = {network.get_submodule(name): [] for name in names}
-    order = 0
+    modules = [network.get_submodule(name) for name in names]
+    seen: dict[nn.Module, list[_Record]] = {module: [] for module in modules}
+    ran: list[nn.Module] = []
 
-    def note(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-            nonlocal order
-            order += 1
-            given = {id(tensor): position for position, tensor in enumerate(tensors_in((args, kwargs)))}
-            index = iter(range(1_000_000))
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        ran.append(module)
+        if module in seen:
+            seen[module].append(_describe((args, kwargs), output, len(ran)))
 
-            def describe(tensor: torch.Tensor) -> _Slot | _Input:
-                slot = _Slot(next(index), tuple(tensor.shape), tensor.dtype)
-                return _Input(given[id(tensor)]) if id(tensor) in given else slot
-
-            structure = _map(output, describe, torch.Tensor)
-            records[module].append(_Record(name, order, structure, next(tensors_in(output), None)))
-
-        return hook
-
-    handles = [network.get_submodule(name).register_forward_hook(note(name), with_kwargs=True) for name in names]
+    handles = [module.register_forward_hook(note, with_kwargs=True) for module in network.modules()]
     try:
         with torch.inference_mode(False), torch.no_grad(), evaluating(network):
             network(*args, **kwargs)
     finally:
         for handle in handles:
             handle.remove()
-    _refuse_what_is_no_cut(network, names, records)
-    return records
+    records = _single_runs(names, modules, seen)
+    return records, _idle_twins(network, dict(zip(names, modules, strict=True)), set(ran))
 
 
-def _refuse_what_is_no_cut(
-    network: nn.Module, names: Sequence[str], records: Mapping[nn.Module, Sequence[_Record]]
-) -> None:
-    if len(records) < len(names):
-        raise SplitError("Two frozen stages are the same module; each stage must be a module of its own.")
+def _describe(given: Any, output: Any, order: int) -> _Record:
+    paths = {id(tensor): path for path, tensor in tensors_with_paths(given)}
+    indices = itertools.count()
+
+    def describe(tensor: torch.Tensor) -> _Slot | _Input:
+        slot = _Slot(next(indices), tuple(tensor.shape), tensor.dtype)
+        return _Input(paths[id(tensor)]) if id(tensor) in paths else slot
+
+    return _Record(order, _map(output, describe, torch.Tensor), next(tensors_in(output), None))
+
+
+def _single_runs(
+    names: Sequence[str], modules: Sequence[nn.Module], seen: Mapping[nn.Module, Sequence[_Record]]
+) -> dict[nn.Module, _Record]:
+    """Take the one record of every module, in forward order; anything else is no clean cut."""
+    if len(seen) < len(names):
+        raise SplitError(f"Two of the frozen modules {list(names)} are the same; a stage needs modules of its own.")
     last = 0
-    for name in names:
-        seen = records[network.get_submodule(name)]
-        if len(seen) != 1:
-            raise SplitError(f"{name!r} runs {len(seen)} times in one pass; a stage must run exactly once.")
-        if seen[0].order < last:
+    for name, module in zip(names, modules, strict=True):
+        if len(seen[module]) != 1:
+            raise SplitError(f"{name!r} runs {len(seen[module])} times in one pass; a stage must run exactly once.")
+        if seen[module][0].order < last:
             raise SplitError(f"{name!r} runs before the stage that is listed before it; list stages in forward order.")
-        last = seen[0].order
-    frozen = {id(parameter): name for name in names for parameter in network.get_submodule(name).parameters()}
-    inside = {module for stage in records for module in stage.modules()}
-    twins = set(_never_run_twins(network, records))
-    for other, module in network.named_modules():
-        for parameter in module.parameters(recurse=False) if module not in inside | twins else ():
-            if id(parameter) in frozen:
-                raise SplitError(
-                    f"{frozen[id(parameter)]!r} would be frozen, but {other!r} behind the cut shares its parameters. "
-                    "Cut elsewhere, or untie the weights."
-                )
+        last = seen[module][0].order
+    return {module: seen[module][0] for module in modules}
 
 
-def _never_run_twins(network: nn.Module, records: Mapping[nn.Module, Any]) -> list[nn.Module]:
-    """Modules outside of the stages that hold nothing but their parameters, and don't run in this network.
-
-    T5's ``shared`` is one: a second name for the embedding table.
-    """
-    inside = {module for stage in records for module in stage.modules()}
-    frozen = {id(parameter) for stage in records for parameter in stage.parameters()}
+def _idle_twins(network: nn.Module, frozen: Mapping[str, nn.Module], ran: set[nn.Module]) -> list[nn.Module]:
+    owners = {id(parameter): name for name, module in frozen.items() for parameter in module.parameters()}
+    inside = {inner for module in frozen.values() for inner in module.modules()}
     twins = []
-    for module in network.modules():
-        own = [id(parameter) for parameter in module.parameters()]
-        if own and module not in inside and isinstance(module, nn.Embedding) and frozen.issuperset(own):
-            twins.append(module)
+    for name, module in network.named_modules():
+        shared = [id(parameter) for parameter in module.parameters(recurse=False) if id(parameter) in owners]
+        if module in inside or not shared:
+            continue
+        if module in ran or len(shared) < len(list(module.parameters())):
+            raise SplitError(
+                f"{owners[shared[0]]!r} would be frozen, but {name!r} behind the cut shares its parameters. "
+                "Cut elsewhere, or untie the weights."
+            )
+        twins.append(module)
     return twins
 
 
 def _templates(
-    records: Mapping[nn.Module, Sequence[_Record]], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    name: str, records: Mapping[nn.Module, _Record], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> dict[nn.Module, Any]:
-    """What each stand-in returns; the last one is the boundary."""
-    *_, last = records.values()
-    name, main = last[0].name, last[0].first
+    """Describe what each stand-in returns; the last one is the boundary, of the stage of this name."""
+    *_, boundary = records
+    main = records[boundary].first
     rows = next(tensors_in((args, kwargs))).size(0)
     if main is None or not main.is_floating_point():
         raise SplitError(f"{name!r} returns no floating-point tensor; cut behind another stage.")
@@ -306,8 +309,7 @@ def _templates(
         follows = [size == shape[d] if like else d == 0 and size == rows for d, size in enumerate(slot.shape)]
         return dataclasses.replace(slot, follows=tuple(follows))
 
-    templates = {module: _map(seen[0].structure, follow, _Slot) for module, seen in records.items()}
-    boundary = list(templates)[-1]
+    templates = {module: _map(record.structure, follow, _Slot) for module, record in records.items()}
     first = iter([_Main()])
     templates[boundary] = _map(templates[boundary], lambda leaf: next(first, leaf), (_Slot, _Input))
     return templates
@@ -376,14 +378,14 @@ class _StandIn(nn.Module):
         activation = self.feed.activation
         if activation is None or self.template is None:
             raise RuntimeError("A frozen stage was run outside of its suffix; call the suffix with an activation.")
-        given = list(tensors_in((args, kwargs)))
+        given = dict(tensors_with_paths((args, kwargs)))
         computed = self._compute(args, kwargs) if self.recompute else []
 
         def fill(leaf: Any) -> torch.Tensor:
             if isinstance(leaf, _Main):
                 return activation.clone()  # an in-place operation behind the cut must not reach the store
             if isinstance(leaf, _Input):
-                return given[leaf.position]
+                return given[leaf.path]
             if computed and leaf.index > 0:
                 return computed[leaf.index]
             sizes = [activation.size(d) if follows else leaf.shape[d] for d, follows in enumerate(leaf.follows)]
@@ -415,7 +417,7 @@ class _Suffix(nn.Module):
 # Rows
 
 
-def trim(activation: torch.Tensor, lengths: Sequence[int] | None, padded_length: int | None = None) -> list[torch.Tensor]:
+def trim(activation: torch.Tensor, lengths: Sequence[int] | None) -> list[torch.Tensor]:
     """Take a batch of activations apart into rows, without the padding of texts.
 
     Parameters
@@ -423,17 +425,15 @@ def trim(activation: torch.Tensor, lengths: Sequence[int] | None, padded_length:
     activation : torch.Tensor of shape (n_rows, ...)
         What the prefix gave for one batch.
     lengths : sequence of int or None
-        Number of tokens of each row, padded on the right; None if rows have no length (images).
-    padded_length : int, default=max(lengths)
-        Number of tokens of the batch. Dimension 1 is taken for the tokens if it has this size.
+        Number of tokens of each row, padded on the right, where dimension 1 of the activation is the tokens
+        (`SplitCheck.has_tokens`); None where rows have no length.
 
     Returns
     -------
     list of torch.Tensor
         One tensor for each row, each with memory of its own.
     """
-    padded = max(lengths) if lengths and padded_length is None else padded_length
-    if lengths is None or activation.dim() < 2 or activation.size(1) != padded:
+    if lengths is None:
         return [row.clone() for row in activation]
     return [row[:length].clone() for row, length in zip(activation, lengths, strict=True)]
 
@@ -463,7 +463,7 @@ def pad_rows(rows: Sequence[torch.Tensor], length: int | None = None) -> torch.T
 
 
 def light_inputs(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Batch:
-    """The inputs that a suffix needs: token ids and masks as they are, zeros in place of pixels and measurements."""
+    """Keep what a suffix needs of the inputs: token ids and masks, but zeros in place of pixels and measurements."""
 
     def blank(tensor: torch.Tensor) -> torch.Tensor:
         return torch.zeros_like(tensor) if tensor.is_floating_point() else tensor
@@ -482,13 +482,17 @@ class SplitCheck:
     Attributes
     ----------
     difference : float
-        Largest difference to the whole network, relative to the largest output where that is above one.
+        Largest difference to the whole network, as a share of the largest output.
     auxiliary : {"zeros", "recompute"}
         What `split_network` has to be told.
+    has_tokens : bool
+        Whether dimension 1 of the activation is the tokens of a text. It is for the whole split: in one batch
+        a width may equal the padded length by chance.
     """
 
     difference: float
     auxiliary: Auxiliary
+    has_tokens: bool
 
 
 def check_split(
@@ -519,7 +523,7 @@ def check_split(
     length_multiple : int, default=1
         Texts are padded to a multiple of it (Longformer's attention window).
     tolerance : float, default=1e-5
-        Largest difference that is put down to rounding.
+        Largest difference, as a share of the largest output, that is put down to rounding.
 
     Returns
     -------
@@ -534,26 +538,28 @@ def check_split(
     if any(parameter.is_floating_point() and parameter.dtype != torch.float32 for parameter in network.parameters()):
         network = copy.deepcopy(network).float()
     args, kwargs = batches[0]
-    reasons: list[str] = []
-    strategies: tuple[Auxiliary, ...] = ("zeros", "recompute")
-    for auxiliary in strategies:
-        split = split_network(network, stages, depth, args, kwargs, auxiliary=auxiliary)
-        if auxiliary == "recompute" and not any(
-            isinstance(module, _StandIn) and module.recompute for module in split.suffix.modules()
-        ):
-            continue  # nothing to recompute: the same split again
-        try:
-            difference = _difference(split, batches, length_multiple)
-        except Exception as error:  # a stand-in's output did not fit: whatever the network raises then
-            reasons.append(f"{type(error).__name__}: {error}")
-            continue
+    split = split_network(network, stages, depth, args, kwargs)
+    stored = [split.prefix(*args, **kwargs) if split.stages else None for args, kwargs in batches]
+    has_tokens = all(
+        _has_tokens(activation, _mask(kwargs)) for activation, (_, kwargs) in zip(stored, batches, strict=True)
+    )
+    rows = [
+        row for batch, activation in zip(batches, stored, strict=True) for row in _rows(batch, activation, has_tokens)
+    ]
+    replays = _replays(split.network, rows, batches[0], has_tokens, length_multiple)
+    difference, reason = _difference(split, replays)
+    if difference <= tolerance:
+        return SplitCheck(difference, "zeros", has_tokens)
+    # Once more with what the stages return beside the activation, if they return anything.
+    split = split_network(network, stages, depth, args, kwargs, auxiliary="recompute")
+    if any(isinstance(module, _StandIn) and module.recompute for module in split.suffix.modules()):
+        difference, reason = _difference(split, replays)
         if difference <= tolerance:
-            return SplitCheck(difference, auxiliary)
-        reasons.append(f"the result differs by {difference:.2g}")
+            return SplitCheck(difference, "recompute", has_tokens)
     cut = f"behind {stages[depth - 1].name!r}" if depth else "at depth 0"
     raise SplitError(
-        f"{type(network).__name__} can't be cut {cut}: {'; '.join(dict.fromkeys(reasons))}. "
-        "Something behind the cut reads more than the output of this stage, such as an earlier stage or the raw input."
+        f"{type(network).__name__} can't be cut {cut}: {reason}. Something behind the cut reads more than the output "
+        "of this stage, such as an earlier stage or the raw input, or rows of a batch depend on each other."
     )
 
 
@@ -564,69 +570,95 @@ class _Row:
     length: int | None
 
 
-def _difference(split: Split, batches: Sequence[Batch], length_multiple: int) -> float:
-    rows = [row for args, kwargs in batches for row in _rows(split, args, kwargs)]
-    by_length = sorted(rows, key=lambda row: row.length or 0)
-    companies = [rows[::-1], by_length[:1]]
-    if by_length[0].length != by_length[-1].length:
-        companies.append([row for row in rows if row.length != by_length[-1].length])
-    suffix = split.suffix.eval()
+@dataclass
+class _Replay:
+    """Stored rows in new company, and what the whole network makes of them."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    activation: torch.Tensor | None
+    mask: torch.Tensor | None
+    whole: Any = None
+
+
+def _difference(split: Split, replays: Sequence[_Replay]) -> tuple[float, str]:
+    """Find the largest difference between suffix and whole network, and what to say of it."""
     largest = 0.0
-    for company in companies:
-        args, kwargs, activation, mask = _collate(company, batches[0], length_multiple)
-        with torch.no_grad(), evaluating(split.network):
-            whole = split.network(*args, **kwargs)
-            light_args, light_kwargs = light_inputs(args, kwargs) if split.stages else (args, kwargs)
-            largest = max(largest, _largest(suffix(activation, *light_args, **light_kwargs), whole, mask))
-    return largest
+    for replay in replays:
+        args, kwargs = light_inputs(replay.args, replay.kwargs) if split.stages else (replay.args, replay.kwargs)
+        try:
+            with torch.no_grad(), evaluating(split.suffix):
+                ours = split.suffix(replay.activation, *args, **kwargs)
+            largest = max(largest, _largest_gap(ours, replay.whole, replay.mask))
+        except Exception as error:  # a stand-in's output does not fit: whatever the network raises then
+            return math.inf, f"{type(error).__name__}: {error}"
+    return largest, f"the result differs by {largest:.2g} of the largest output"
 
 
-def _row_tensors(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[list[torch.Tensor], int]:
-    tensors = list(tensors_in((args, kwargs)))
-    return tensors, tensors[0].size(0)
+def _replays(
+    network: nn.Module, rows: Sequence[_Row], like: Batch, has_tokens: bool, length_multiple: int
+) -> list[_Replay]:
+    """Replay all rows in reverse order, those that are not the longest, and the shortest alone."""
+    by_length = sorted(rows, key=lambda row: row.length or 0)
+    shorter = [row for row in rows if row.length != by_length[-1].length]
+    replays = []
+    for company in filter(None, (rows[::-1], shorter, by_length[:1])):
+        replay = _collate(company, like, has_tokens, length_multiple)
+        with torch.no_grad(), evaluating(network):
+            replay.whole = network(*replay.args, **replay.kwargs)
+        replays.append(replay)
+    return replays
 
 
-def _rows(split: Split, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[_Row]:
-    tensors, count = _row_tensors(args, kwargs)
+def _mask(kwargs: Mapping[str, Any]) -> torch.Tensor | None:
     mask = kwargs.get("attention_mask")
-    lengths = padded = None
-    if isinstance(mask, torch.Tensor) and mask.dim() == 2:
-        lengths, padded = [int(length) for length in mask.sum(1)], mask.size(1)
+    return mask if isinstance(mask, torch.Tensor) and mask.dim() == 2 else None
+
+
+def _has_tokens(tensor: torch.Tensor | None, mask: torch.Tensor | None) -> bool:
+    return tensor is not None and mask is not None and tensor.dim() > 1 and tensor.shape[:2] == mask.shape
+
+
+def _rows(batch: Batch, activation: torch.Tensor | None, has_tokens: bool) -> list[_Row]:
+    args, kwargs = batch
+    tensors = list(tensors_in((args, kwargs)))
+    count, mask = tensors[0].size(0), _mask(kwargs)
+    lengths = None
+    if mask is not None:
+        lengths = [int(length) for length in mask.sum(1)]
         if not all(bool(row[:length].all()) for row, length in zip(mask, lengths, strict=True)):
-            raise ValueError("texts must be padded on the right")
-    columns = [trim(t, lengths, padded) if t.dim() and t.size(0) == count else [t] * count for t in tensors]
-    stored = trim(split.prefix(*args, **kwargs), lengths, padded) if split.stages else [None] * count
-    return [
-        _Row([column[n] for column in columns], stored[n], lengths[n] if lengths else None) for n in range(count)
+            raise ValueError("The texts of a batch must be padded on the right. Got an attention_mask with gaps.")
+    columns = [
+        trim(t, lengths if _has_tokens(t, mask) else None) if t.dim() and t.size(0) == count else [t] * count
+        for t in tensors
     ]
+    stored = [None] * count if activation is None else trim(activation, lengths if has_tokens else None)
+    return [_Row([column[n] for column in columns], stored[n], lengths[n] if lengths else None) for n in range(count)]
 
 
-def _collate(
-    rows: Sequence[_Row], like: Batch, length_multiple: int
-) -> tuple[tuple[Any, ...], dict[str, Any], torch.Tensor | None, torch.Tensor | None]:
+def _collate(rows: Sequence[_Row], like: Batch, has_tokens: bool, length_multiple: int) -> _Replay:
     """Make a batch of rows, in the structure of another batch."""
     lengths = [row.length for row in rows if row.length is not None]
     padded = -(-max(lengths) // length_multiple) * length_multiple if lengths else None
     mask = torch.arange(padded) < torch.tensor(lengths)[:, None] if padded else None
+    tensors = list(tensors_in(like))
+    count, like_mask = tensors[0].size(0), _mask(like[1])
 
-    def gather(column: Sequence[torch.Tensor], per_row: bool) -> torch.Tensor:
-        if not per_row:
+    def gather(position: int, tensor: torch.Tensor) -> torch.Tensor:
+        column = [row.tensors[position] for row in rows]
+        if not tensor.dim() or tensor.size(0) != count:
             return column[0]
-        ragged = [tensor.dim() > 0 and tensor.size(0) == row.length for tensor, row in zip(column, rows, strict=True)]
-        return pad_rows(column, padded if all(ragged) else None)
+        return pad_rows(column, padded if _has_tokens(tensor, like_mask) else None)
 
-    tensors, count = _row_tensors(*like)
-    batched = iter([
-        gather([row.tensors[n] for row in rows], tensor.dim() > 0 and tensor.size(0) == count)
-        for n, tensor in enumerate(tensors)
-    ])  # fmt: skip
+    batched = iter([gather(position, tensor) for position, tensor in enumerate(tensors)])
     args, kwargs = _map((like[0], dict(like[1])), lambda _: next(batched), torch.Tensor)
     stored = [row.activation for row in rows if row.activation is not None]
-    return args, kwargs, gather(stored, True) if stored else None, mask
+    activation = pad_rows(stored, padded if has_tokens else None) if stored else None
+    return _Replay(args, kwargs, activation, mask)
 
 
-def _largest(ours: Any, whole: Any, mask: torch.Tensor | None) -> float:
-    """Largest difference between two outputs; what stands on padding does not count."""
+def _largest_gap(ours: Any, whole: Any, mask: torch.Tensor | None) -> float:
+    """Find the largest difference between two outputs, as a share of the largest output; padding does not count."""
     pairs = list(zip(tensors_in(ours), tensors_in(whole), strict=True))
     if not pairs:
         raise ValueError("the network returns no tensor that could be compared")
@@ -638,6 +670,6 @@ def _largest(ours: Any, whole: Any, mask: torch.Tensor | None) -> float:
             continue
         gap = (mine.double() - theirs.double()).abs()
         gap[mine == theirs] = 0.0  # equal infinities
-        scale = max(1.0, float(theirs.double().abs().nan_to_num(posinf=0.0).max()))
+        scale = max(1e-3, float(theirs.double().abs().nan_to_num(posinf=0.0).max()))
         largest = max(largest, float(gap.nan_to_num(nan=torch.inf).max()) / scale)
     return largest

@@ -11,7 +11,7 @@ import difflib
 import math
 import numbers
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
@@ -191,7 +191,7 @@ class _Trace:
         return min(starts, default=None)
 
     def children(self, module: nn.Module) -> list[tuple[str, nn.Module]]:
-        """The children that ran, in the order in which they did."""
+        """List the children that ran, in the order in which they did."""
         started = [(self.start(child), name, child) for name, child in module.named_children()]
         return [(name, child) for start, name, child in sorted(started, key=_first) if start is not None]
 
@@ -250,18 +250,23 @@ def undisturbed_random_state(network: nn.Module) -> Iterator[None]:
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:
-    """The tensors of a nested structure, in order."""
+    """Iterate over the tensors of a nested structure."""
+    return (tensor for _, tensor in tensors_with_paths(value))
+
+
+def tensors_with_paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], torch.Tensor]]:
+    """Iterate over the tensors of a nested structure, each with the keys that lead to it."""
+    items: Iterable[tuple[Any, Any]] = ()
     if isinstance(value, torch.Tensor):
-        yield value
+        yield path, value
     elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from tensors_in(item)
+        items = value.items()
     elif isinstance(value, (tuple, list)):
-        for item in value:
-            yield from tensors_in(item)
+        items = enumerate(value)
     elif is_dataclass(value) and not isinstance(value, type):
-        for entry in fields(value):
-            yield from tensors_in(getattr(value, entry.name))
+        items = ((entry.name, getattr(value, entry.name)) for entry in fields(value))
+    for key, item in items:
+        yield from tensors_with_paths(item, (*path, key))
 
 
 def _addresses(value: Any, alive: list[torch.Tensor]) -> list[int]:
@@ -300,7 +305,7 @@ def _is_leaf(module: nn.Module) -> bool:
 
 
 def _weight_layers(module: nn.Module) -> list[nn.Module]:
-    """The modules that hold parameters themselves, without normalisations."""
+    """List the modules that hold parameters themselves, without normalisations."""
     holders = [inner for inner in module.modules() if next(inner.parameters(recurse=False), None) is not None]
     return [inner for inner in holders if not (_is_leaf(inner) and "norm" in type(inner).__name__.lower())]
 
@@ -330,13 +335,13 @@ def _kind(module: nn.Module) -> str:
 
 
 def _size(module: nn.Module) -> int:
-    """Number of parameters without embedding tables, which would outweigh the layers of a small text network."""
+    """Count parameters without embedding tables, which would outweigh the layers of a small text network."""
     tables = {id(p) for m in module.modules() if isinstance(m, nn.Embedding) for p in m.parameters(recurse=False)}
     return sum(parameter.numel() for parameter in module.parameters() if id(parameter) not in tables)
 
 
 def _repeated_classes(network: nn.Module, trace: _Trace) -> set[type]:
-    """Custom classes of which containers hold several: these are blocks, and blocks are not taken apart."""
+    """Find the custom classes of which containers hold several: these are blocks, and are not taken apart."""
     elements = [child for module in network.modules() if _is_container(module) for child in module.children()]
     blocks = [element for element in elements if not _is_container(element) and trace.start(element) is not None]
     classes = Counter(type(block) for block in blocks if _kind(block) == "block")
@@ -344,7 +349,7 @@ def _repeated_classes(network: nn.Module, trace: _Trace) -> set[type]:
 
 
 def _block_lists(module: nn.Module, trace: _Trace) -> Iterator[list[nn.Module]]:
-    """The lists of like blocks on the way down from a module; not those inside of the blocks themselves."""
+    """Find the lists of like blocks on the way down from a module; not those inside of the blocks themselves."""
     for _, child in trace.children(module):
         if _opens_up(child, trace):
             elements = _elements(child, trace)
@@ -355,7 +360,7 @@ def _block_lists(module: nn.Module, trace: _Trace) -> Iterator[list[nn.Module]]:
 
 
 def _elements(container: nn.Module, trace: _Trace) -> list[nn.Module]:
-    """The elements of a container that ran, those of nested containers included."""
+    """List the elements of a container that ran, those of nested containers included."""
     found: list[nn.Module] = []
     for _, child in trace.children(container):
         found += _elements(child, trace) if _opens_up(child, trace) else [child]
@@ -394,7 +399,7 @@ def _top_items(network: nn.Module, trace: _Trace) -> list[_Item]:
 
 
 def _items(prefix: str, parent: nn.Module, trace: _Trace) -> list[_Item]:
-    """The items of a module that is taken apart, in forward order."""
+    """Take a module apart into items, in forward order."""
     children = trace.children(parent)
     wrapped = None if _is_container(parent) else _wrapped_network(children, trace)
     items: list[_Item] = []
@@ -415,7 +420,7 @@ def _items(prefix: str, parent: nn.Module, trace: _Trace) -> list[_Item]:
 
 
 def _wrapped_network(children: Sequence[tuple[str, nn.Module]], trace: _Trace) -> nn.Module | None:
-    """The first child with weights, if it is the only block and its parts run one after the other.
+    """Find the first child with weights, if it is the only block and its parts run one after the other.
 
     A wrapper around one network is looked through, whatever that network is made of.
     """
@@ -431,7 +436,6 @@ def _wrapped_network(children: Sequence[tuple[str, nn.Module]], trace: _Trace) -
 def _place_between_and_after(items: list[_Item], spans: Sequence[tuple[int, int]], prefix: str) -> None:
     """Decide, in a custom module, what joins the block before it and what comes after the last block."""
     own = [item for item in items if item.name.count(".") == (prefix.count(".") + 1 if prefix else 0)]
-    own = [item for item in own if not any(item.start in span for span in spans)]
     blocks = [item for item in items if item.kind == "block"]
     classes = {type(item.module) for item in blocks if item not in own} | {nn.Sequential}
     last = max((end for _, end in spans), default=max((item.start for item in blocks), default=None))
@@ -490,7 +494,7 @@ def _makes(item: _Item, trace: _Trace) -> set[int]:
 
 
 def _members(group: Sequence[_Item], entry: set[int], trace: _Trace) -> list[_Item]:
-    """The members up to the boundary, without parameter-free ones beside the main road (rotary tables)."""
+    """Keep what leads to the boundary, without parameter-free modules beside the main road (rotary tables)."""
     weights = [n for n, item in enumerate(group) if item.kind != "filler"]
     boundary = max((n for n, item in enumerate(group) if entry & _makes(item, trace)), default=None)
     if boundary is None:
@@ -509,7 +513,7 @@ def _members(group: Sequence[_Item], entry: set[int], trace: _Trace) -> list[_It
 
 
 def _stage_name(members: Sequence[_Item], before_blocks: bool) -> str:
-    """The block's name; ``"stem"`` for several loose modules before the first block (a resnet's conv1 and bn1)."""
+    """Name a stage: ``"stem"`` if several loose modules precede the first block (a resnet's conv1 and bn1)."""
     named = [item for item in members if item.kind != "filler"]
     loose = named[0].kind == "layer" and before_blocks
     if len(named) > 1 or (loose and sum(_has_parameters(item.module) for item in members) > 1):

@@ -103,6 +103,5 @@ def load_static_embedding(tensors: dict[str, Tensor]) -> StaticEmbedding:
     # Random initial values would cost time and move the global random generator, so none are drawn.
     with torch.device("meta"):
         network = StaticEmbedding(*table.shape)
-    # An assigned Parameter, because load_state_dict(assign=True) would keep whatever device the table came from anyway.
     network.embedding.weight = nn.Parameter(table.float() * scale.float().unsqueeze(1))
     return network.eval()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import urllib.request
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from sktransfer.backbones.card import Card
 from sktransfer.backbones.catalogue import card_of
 from sktransfer.backbones.checkpoints import checkpoint_tensors, load_tensors
 from sktransfer.backbones.fingerprint import describe, fingerprint, module_tensors
-from sktransfer.backbones.image import ImagePreparation, ImageTransform
+from sktransfer.backbones.image import IMAGENET_MEAN, IMAGENET_STD, ImagePreparation, ImageTransform
 from sktransfer.backbones.modules import snapshot
 from sktransfer.runtime.seeding import preserved_generators
 
@@ -45,6 +46,8 @@ _HEADS = {
 }
 # Classifiers on the way, which only training uses.
 _AUXILIARY = ("aux1", "aux2", "AuxLogits")
+# The averages of ImageNet's over the colours, for networks whose first layer was exchanged for a grey one.
+_GREY_MEAN, _GREY_STD = (sum(IMAGENET_MEAN) / 3,), (sum(IMAGENET_STD) / 3,)
 _SEED = 0
 # Seconds until the server counts as out of reach.
 _PATIENCE = 5.0
@@ -109,7 +112,8 @@ def load_torchvision(name: str, weights: str | Path | None) -> Backbone:
 def is_torchvision(module: nn.Module) -> bool:
     """Whether a module is a classification network of torchvision's own, not of a class derived from one."""
     cls = type(module)
-    return cls.__module__.startswith("torchvision.models.") and "quantization" not in cls.__module__ and cls.__name__ in _HEADS
+    # Of the submodules only the direct ones: quantised and detection networks live further down.
+    return cls.__module__.rpartition(".")[0] == "torchvision.models" and cls.__name__ in _HEADS
 
 
 def load_torchvision_module(module: nn.Module) -> tuple[str, Callable[[], Backbone]]:
@@ -134,9 +138,14 @@ def load_torchvision_module(module: nn.Module) -> tuple[str, Callable[[], Backbo
     name = _recognise(module)
     transform = ImageTransform() if name is None else _transform_of(torchvision.models.get_model_weights(name).DEFAULT)
     if hasattr(module, "image_size"):  # vision transformers read one size only
-        transform = ImageTransform(module.image_size, module.image_size, transform.mean, transform.std, transform.interpolation)
-    preparation = ImagePreparation(transform, description=transform.describe())
-    tensors = {key: value for key, value in module_tensors(module).items() if head is None or not key.startswith(f"{head}.")}
+        transform = replace(transform, resize=module.image_size, crop=module.image_size)
+    first = next(part for part in module.modules() if isinstance(part, nn.Conv2d))
+    if first.in_channels == 1:
+        transform = replace(transform, mean=_GREY_MEAN, std=_GREY_STD, channels=1)
+    preparation = ImagePreparation(transform, description=transform.describe(), channels=transform.channels)
+    tensors = {
+        key: value for key, value in module_tensors(module).items() if head is None or not key.startswith(f"{head}.")
+    }
     identity = fingerprint(tensors, [describe(module), preparation.describe()])
 
     def make() -> Backbone:
@@ -184,7 +193,8 @@ def _build(name: str, *, init_weights: bool) -> nn.Module:
 def _load(network: nn.Module, name: str, path: Path) -> None:
     tensors = {_modern_name(key): tensor for key, tensor in read_tensors(path).items()}
     head = _HEADS[type(network).__name__]
-    load_tensors(network, tensors, ignored=(head, *_AUXILIARY), architecture=name, source=f"the weights file {str(path)!r}")
+    source = f"the weights file {str(path)!r}"
+    load_tensors(network, tensors, ignored=(head, *_AUXILIARY), architecture=name, source=source)
 
 
 def _modern_name(key: str) -> str:
@@ -206,8 +216,8 @@ def _download(name: str, weights: torchvision.models.WeightsEnum) -> Path:
         torch.hub.download_url_to_file(url, str(path), hash_in_name.group(1) if hash_in_name else None)
     except (OSError, RuntimeError) as error:
         raise OSError(
-            f"The weights {weights.name!r} of {name!r} are not on this machine and can't be downloaded ({error}). Download "
-            f"{url} elsewhere, then put it at {str(path)!r}, or pass weights='path/to/{path.name}'."
+            f"The weights {weights.name!r} of {name!r} are not on this machine and can't be downloaded ({error}). "
+            f"Download {url} elsewhere, then put it at {str(path)!r}, or pass weights='path/to/{path.name}'."
         ) from error
     return path
 

@@ -1,0 +1,389 @@
+"""Which checks an estimator gets, and how they are run."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from inspect import getdoc
+from pathlib import Path
+from typing import Any, Literal
+from unittest import SkipTest
+
+from sklearn.base import is_classifier, is_regressor
+from sklearn.exceptions import EstimatorCheckFailedWarning
+from sklearn.utils import estimator_checks as of_scikit_learn
+from sklearn.utils.validation import has_fit_parameter
+
+from sktransfer._nearest import did_you_mean
+from sktransfer.testing import (
+    classification,
+    composition,
+    features,
+    inputs,
+    regression,
+    results,
+    state,
+    surroundings,
+    targets,
+    weights,
+)
+from sktransfer.testing.kinds import KINDS
+from sktransfer.testing.samples import Sample
+
+# Checks of scikit-learn that hand over no rows, or none that are read, and so run as they are.
+_SCIKIT_LEARN_CHECKS = (
+    of_scikit_learn.check_estimator_cloneable,
+    of_scikit_learn.check_estimator_tags_renamed,
+    of_scikit_learn.check_valid_tag_types,
+    of_scikit_learn.check_estimator_repr,
+    of_scikit_learn.check_no_attributes_set_in_init,
+    of_scikit_learn.check_do_not_raise_errors_in_init_or_set_params,
+    of_scikit_learn.check_mixin_order,
+    of_scikit_learn.check_parameters_default_constructible,
+    of_scikit_learn.check_get_params_invariance,
+    of_scikit_learn.check_set_params,
+)
+
+_ALL = (
+    state.check_unfitted,
+    state.check_is_fitted_after_fit,
+    state.check_fit_returns_self,
+    state.check_fit_keeps_parameters,
+    state.check_fit_sets_no_public_attributes,
+    state.check_methods_keep_state,
+    state.check_fit_idempotent,
+    state.check_second_fit_forgets_first,
+    state.check_set_params_takes_effect,
+    state.check_clone_of_fitted,
+    state.check_pickle,
+    state.check_pickle_unfitted,
+    state.check_memory_mapped_pickle,
+    state.check_documentation,
+    state.check_html_repr,
+    inputs.check_list_unchanged,
+    inputs.check_readonly_input,
+    inputs.check_odd_rows,
+    inputs.check_one_row,
+    inputs.check_empty_input,
+    inputs.check_missing_rows,
+    inputs.check_wrong_rows,
+    inputs.check_wrong_inputs,
+    inputs.check_bare_row,
+    inputs.check_sparse_input,
+    inputs.check_several_columns,
+    results.check_row_order,
+    results.check_row_subsets,
+    results.check_repeated_calls,
+    results.check_threads,
+    composition.check_pipeline,
+    composition.check_search,
+    composition.check_metadata_routing,
+    surroundings.check_global_state,
+    surroundings.check_no_deprecated_calls,
+    surroundings.check_array_api_dispatch,
+    targets.check_methods_take_y,
+    targets.check_y_required,
+    targets.check_n_iter,
+)
+_FOR_EACH_CONTAINER = (inputs.check_container, inputs.check_input_unchanged)
+_FOR_EACH_FRAME = (inputs.check_columns, inputs.check_missing_in_frame)
+
+_TRANSFORMERS = (
+    results.check_transform_output,
+    results.check_fit_transform,
+    composition.check_feature_union,
+)
+_NAMED_FEATURES = (features.check_feature_names_out, features.check_set_output_default)
+_NAMED_FEATURES_FOR_EACH_FRAME = (features.check_feature_names_out_of_frame, composition.check_column_transformer)
+_FRAME_LIBRARIES = ("pandas", "polars")
+
+_SUPERVISED = (
+    targets.check_y_length,
+    targets.check_y_missing,
+    targets.check_y_containers,
+    targets.check_y_unchanged,
+    targets.check_y_column,
+    targets.check_several_targets,
+    targets.check_score,
+)
+_CLASSIFIERS = (
+    classification.check_classes,
+    classification.check_classifier_learns,
+    classification.check_predict_proba,
+    classification.check_decision_function,
+    classification.check_one_class,
+    classification.check_continuous_target,
+    classification.check_class_weight,
+)
+_REGRESSORS = (
+    regression.check_regressor_learns,
+    regression.check_integer_target,
+    regression.check_no_decision_function,
+)
+_WEIGHTS = (
+    weights.check_weights_of_one,
+    weights.check_weight_containers,
+    weights.check_weights_unchanged,
+    weights.check_weight_shape,
+    weights.check_weights_of_zero,
+    weights.check_weights_equal_copies,
+    weights.check_one_class_left_by_weights,
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One contract, ready to be held against an estimator: call it with the estimator.
+
+    Attributes
+    ----------
+    name : str
+        Its name, with what it was made for in brackets: ``check_container[polars Series]``.
+    contract : str
+        What is asked, in a sentence.
+    run : callable
+        Takes an estimator and a folder for files.
+    """
+
+    name: str
+    contract: str
+    run: Callable[[Any, Path], None]
+
+    def __call__(self, estimator: Any) -> None:
+        """Raise an error, an AssertionError in most cases, if the estimator breaks the contract."""
+        try:
+            with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+                # So few rows make solvers warn; what a check wants to know of warnings it records itself.
+                warnings.simplefilter("ignore")
+                self.run(estimator, Path(folder))
+        except Exception as error:
+            if not isinstance(error, SkipTest):
+                error.add_note(f"In {self.name} of sktransfer.testing: {self.contract}")
+            raise
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def transfer_estimator_checks(estimator: Any, kind: str) -> Iterator[tuple[Any, Check]]:
+    """Yield the checks for an estimator one by one, for a parametrised test.
+
+    Parameters
+    ----------
+    estimator : estimator
+        An instance; the checks work on clones of it.
+    kind : {"text", "image"}
+        Kind of row that it reads.
+
+    Yields
+    ------
+    estimator : estimator
+        The estimator itself.
+    check : Check
+        To be called with the estimator; `str(check)` is its name.
+
+    Raises
+    ------
+    TypeError
+        If `estimator` is a class.
+    ValueError
+        If `kind` is not known.
+
+    See Also
+    --------
+    check_transfer_estimator : Run them all.
+
+    Examples
+    --------
+    >>> import pytest
+    >>> from sktransfer import PretrainedFeatureExtractor
+    >>> from sktransfer.testing import transfer_estimator_checks
+    >>> checks = transfer_estimator_checks(PretrainedFeatureExtractor(), "text")
+    >>> @pytest.mark.parametrize("estimator, check", checks, ids=str)
+    ... def test_contract(estimator, check):
+    ...     check(estimator)
+    """
+    if isinstance(estimator, type):
+        raise TypeError(f"The checks take an instance, not the class: {estimator.__name__}().")
+    if kind not in KINDS:
+        raise ValueError(
+            f"kind must be one of {', '.join(map(repr, KINDS))}. Got {kind!r}.{did_you_mean(str(kind), KINDS)}"
+        )
+    make = KINDS[kind]
+    for check in _SCIKIT_LEARN_CHECKS:
+        yield estimator, _of_scikit_learn(check)
+    if hasattr(estimator, "_parameter_constraints"):
+        yield estimator, _of_scikit_learn(of_scikit_learn.check_param_validation)
+    for check in _checks_for(estimator):
+        yield estimator, Check(check.__name__, _sentence(check), partial(_run, check, make))
+    for check, name, case in _cases_for(estimator, kind):
+        yield estimator, Check(f"{check.__name__}[{name}]", _sentence(check), partial(_run, check, make, case=case))
+
+
+def check_transfer_estimator(
+    estimator: Any,
+    *,
+    kind: str,
+    expected_failed_checks: dict[str, str] | None = None,
+    on_fail: Literal["raise", "warn"] | None = "raise",
+    callback: Callable[..., None] | None = None,
+) -> list[dict[str, Any]]:
+    """Hold an estimator that reads texts or images against scikit-learn's conventions.
+
+    scikit-learn's own `check_estimator` hands over tables of numbers, and skips estimators that read anything else. These checks ask the
+    same of them, with rows that they read, and some things that matter more for networks: that random generators and
+    other global settings stay as they were, that a row's result does not depend on its batch mates, that nothing
+    stale is left after `set_params`.
+
+    Parameters
+    ----------
+    estimator : estimator
+        An instance; the checks work on clones of it.
+    kind : {"text", "image"}
+        Kind of row that it reads.
+    expected_failed_checks : dict of str to str, default=None
+        Names of checks that are expected to fail, with the reason. ``check_container`` stands for all of its cases,
+        ``check_container[tuple]`` for one.
+    on_fail : {"raise", "warn"} or None, default="raise"
+        Whether a failure that is not expected is raised at once, shown as a warning, or only reported.
+    callback : callable, default=None
+        Called after each check with the entries of its result as keyword arguments. Goes with `on_fail` "warn" or
+        None.
+
+    Returns
+    -------
+    list of dict
+        For each check "estimator", "check_name", "exception", "status" ("passed", "failed", "skipped" or "xfail"),
+        "expected_to_fail" and "expected_to_fail_reason", as `sklearn.utils.estimator_checks.check_estimator` gives
+        them. The exception of a skipped check says why it was skipped.
+
+    Raises
+    ------
+    TypeError
+        If `estimator` is a class.
+    ValueError
+        If `kind` or a name in `expected_failed_checks` is not known, or a callback is given with ``on_fail="raise"``.
+    Exception
+        With ``on_fail="raise"``, the first failure that is not expected: an AssertionError that says what is asked
+        and what was seen, or what the estimator itself raised.
+
+    See Also
+    --------
+    transfer_estimator_checks : The same for a parametrised test.
+
+    Notes
+    -----
+    The memory cache of the process is emptied many times.
+
+    Examples
+    --------
+    >>> from sktransfer import PretrainedFeatureExtractor
+    >>> from sktransfer.testing import check_transfer_estimator
+    >>> results = check_transfer_estimator(PretrainedFeatureExtractor(), kind="text")
+    >>> sorted({result["status"] for result in results})
+    ['passed', 'skipped']
+    """
+    if on_fail not in ("raise", "warn", None):
+        raise ValueError(f"on_fail must be 'raise', 'warn' or None. Got {on_fail!r}.")
+    if on_fail == "raise" and callback is not None:
+        raise ValueError("callback can't be given together with on_fail='raise'; use on_fail='warn' or None.")
+    pairs = list(transfer_estimator_checks(estimator, kind))
+    expected = expected_failed_checks or {}
+    _check_names(expected, [check.name for _, check in pairs])
+    outcomes = []
+    for one, check in pairs:
+        base = check.name.split("[")[0]
+        reason = expected.get(check.name, expected.get(base))
+        outcome = _outcome(one, check, reason, on_fail)
+        outcomes.append(outcome)
+        if callback is not None:
+            callback(**outcome)
+    return outcomes
+
+
+def _checks_for(estimator: Any) -> Iterator[Callable[[Any, Sample], None]]:
+    """Yield the checks that an estimator of this type gets once."""
+    yield from _ALL
+    if hasattr(estimator, "transform"):
+        yield from _TRANSFORMERS
+        if hasattr(estimator, "get_feature_names_out"):
+            yield from _NAMED_FEATURES
+    if is_classifier(estimator) or is_regressor(estimator):
+        yield from _SUPERVISED
+    if is_classifier(estimator):
+        yield from _CLASSIFIERS
+    if is_regressor(estimator):
+        yield from _REGRESSORS
+    if has_fit_parameter(estimator, "sample_weight"):
+        yield from _WEIGHTS
+
+
+def _cases_for(estimator: Any, kind: str) -> Iterator[tuple[Callable[..., None], str, Any]]:
+    """Yield checks, and the name and maker of the case, for those that are run for several cases."""
+    with tempfile.TemporaryDirectory() as folder:
+        containers = KINDS[kind](Path(folder)).containers
+    named = hasattr(estimator, "transform") and hasattr(estimator, "get_feature_names_out")
+    for place, container in enumerate(containers):
+        checks = [*_FOR_EACH_CONTAINER]
+        if container.is_frame:
+            checks += [*_FOR_EACH_FRAME, *(_NAMED_FEATURES_FOR_EACH_FRAME if named else ())]
+        for check in checks:
+            # By its place: the container itself writes to the folder of the sample that it belongs to.
+            yield check, container.name, place
+    if named:
+        for library in _FRAME_LIBRARIES:
+            yield features.check_set_output, library, library
+
+
+def _run(check: Callable[..., None], make: Callable[[Path], Sample], estimator: Any, folder: Path, case: Any = None) -> None:
+    sample = make(folder)
+    if case is None:
+        check(estimator, sample)
+    else:
+        check(estimator, sample, sample.containers[case] if isinstance(case, int) else case)
+
+
+def _of_scikit_learn(check: Callable[[str, Any], None]) -> Check:
+    def run(estimator: Any, folder: Path) -> None:
+        check(type(estimator).__name__, estimator)
+
+    name = check.__name__
+    return Check(name, f"sklearn.utils.estimator_checks.{name}, as it is.", run)
+
+
+def _sentence(check: Callable[..., None]) -> str:
+    return (getdoc(check) or "").split("\n\n")[0]
+
+
+def _check_names(expected: dict[str, str], names: list[str]) -> None:
+    known = {*names, *(name.split("[")[0] for name in names)}
+    for name in expected:
+        if name not in known:
+            raise ValueError(
+                f"expected_failed_checks names {name!r}, but this estimator gets no such check.{did_you_mean(name, known)}"
+            )
+
+
+def _outcome(estimator: Any, check: Check, reason: str | None, on_fail: str | None) -> dict[str, Any]:
+    outcome = {
+        "estimator": estimator,
+        "check_name": check.name,
+        "exception": None,
+        "status": "passed",
+        "expected_to_fail": reason is not None,
+        "expected_to_fail_reason": reason or "Check is not expected to fail",
+    }
+    try:
+        check(estimator)
+    except SkipTest as error:
+        outcome.update(exception=error, status="skipped")
+    except Exception as error:
+        if reason is None and on_fail == "raise":
+            raise
+        outcome.update(exception=error, status="failed" if reason is None else "xfail")
+        if on_fail == "warn":
+            warnings.warn(EstimatorCheckFailedWarning(**outcome), stacklevel=3)
+    return outcome

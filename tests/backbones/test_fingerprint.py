@@ -1,0 +1,139 @@
+import copy
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from support.networks import TinyImage, seeded
+from torch import nn
+
+from sktransfer.backbones.fingerprint import describe, fingerprint, module_tensors
+
+
+def of(module):
+    return fingerprint(module_tensors(module), describe(module))
+
+
+def test_copies_and_pickles_have_the_same_fingerprint():
+    module = seeded(TinyImage)
+    assert of(module) == of(copy.deepcopy(module)) == of(pickle.loads(pickle.dumps(module))) == of(seeded(TinyImage))
+
+
+def test_training_mode_and_gradients_do_not_matter():
+    module = seeded(TinyImage)
+    before = of(module)
+    assert of(module.eval().requires_grad_(False)) == before
+
+
+def test_a_changed_weight_or_statistic_changes_it():
+    module = seeded(TinyImage)
+    before = of(module)
+    module.first[0].weight.data[0, 0, 0, 0] += 1e-6
+    after = of(module)
+    assert after != before
+    module.first[1].running_mean[0] += 1e-6
+    assert of(module) != after
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda: nn.Conv2d(3, 3, 3, stride=1), lambda: nn.Conv2d(3, 3, 3, stride=2)),
+        (lambda: nn.BatchNorm2d(3, eps=1e-5), lambda: nn.BatchNorm2d(3, eps=1e-3)),
+        (lambda: nn.Sequential(nn.Linear(2, 2), nn.ReLU()), lambda: nn.Sequential(nn.Linear(2, 2), nn.GELU())),
+    ],
+)
+def test_a_setting_that_is_no_tensor_changes_it(one, other):
+    assert of(seeded(one)) != of(seeded(other))
+
+
+def test_code_of_the_users_classes_counts():
+    class Network(nn.Module):
+        def forward(self, x):
+            return x * 2
+
+    first = Network
+
+    class Network(nn.Module):
+        def forward(self, x):
+            return x * 3
+
+    assert of(first()) != of(Network())
+
+
+def test_values_that_the_users_code_reaches_count():
+    def make(factor):
+        class Network(nn.Module):
+            def __init__(self):
+                super().__init__()
+                self.scale = factor
+
+            def forward(self, x):
+                return super().forward(x) * self.scale
+
+        return Network()
+
+    assert of(make(1.0)) == of(make(1.0)) != of(make(2.0))
+
+    def closure(factor):
+        return lambda x: x * factor
+
+    assert describe(closure(1)) == describe(closure(1)) != describe(closure(2))
+
+
+def test_what_cannot_be_described_matches_only_itself():
+    first, second = iter([1]), iter([1])
+
+    class Holder(nn.Module):
+        def __init__(self, held):
+            super().__init__()
+            self.held = held
+
+    shared = torch.Generator()
+    assert of(Holder(shared)) == of(Holder(shared))
+    assert of(Holder(torch.Generator())) != of(Holder(torch.Generator()))
+    assert describe(first) != describe(second)
+
+
+def test_a_network_that_counts_its_calls_stays_the_same():
+    calls, total = [], 0
+
+    class Counting(nn.Module):
+        seen = 0
+
+        def __init__(self):
+            super().__init__()
+            self.mine = 0
+
+        def forward(self, x):
+            nonlocal total
+            type(self).seen += len(x)
+            self.mine += 1
+            total += 1
+            calls.append(len(x))
+            return x
+
+    module = Counting()
+    module.register_forward_hook(lambda module, args, output: calls.append("hook"))
+    before = of(module)
+    module(torch.ones(3))
+    assert calls == [3, "hook"]
+    assert of(module) == before
+
+
+def test_circular_references_come_to_an_end():
+    module = seeded(TinyImage)
+    module.__dict__["me"] = module
+    assert of(module) == of(module)
+
+
+def test_dtype_and_shape_count():
+    ones = torch.ones(4)
+    prints = {fingerprint({"a": t}, None) for t in (ones, ones.reshape(2, 2), ones.double(), ones.int())}
+    assert len(prints) == 4
+
+
+def test_arrays_and_containers_are_described_by_value():
+    assert describe({"a": [np.arange(3), 1.5, None, {2, 1}]}) == describe({"a": [np.arange(3), 1.5, None, {1, 2}]})
+    assert describe(np.arange(3)) != describe(np.arange(4))
+    assert describe(1) != describe(1.0)

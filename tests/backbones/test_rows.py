@@ -1,0 +1,145 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+from PIL import Image
+from scipy.sparse import csr_array
+
+from sktransfer.backbones.rows import read_rows
+
+TEXTS = ["one", "", "Zürich 🎉"]
+
+CONTAINERS = {
+    "list": list,
+    "tuple": tuple,
+    "object array": lambda rows: np.array(rows, dtype=object),
+    "str array": np.array,
+    "column array": lambda rows: np.array(rows, dtype=object)[:, None],
+    "numpy strings": lambda rows: np.array(rows, dtype=np.dtypes.StringDType()),
+    "pandas Series": pd.Series,
+    "pandas object Series": lambda rows: pd.Series(rows, dtype=object, index=[5, 3, 9]),
+    "pandas Arrow Series": lambda rows: pd.Series(rows, dtype="string[pyarrow]"),
+    "pandas frame": lambda rows: pd.DataFrame({"text": rows}, index=[2, 1, 0]),
+    "polars Series": pl.Series,
+    "polars frame": lambda rows: pl.DataFrame({"text": rows}),
+}
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("kind", [None, "text"])
+def test_texts_are_read_from_any_container(container, kind):
+    rows = read_rows(CONTAINERS[container](TEXTS), kind)
+    assert rows.kind == "text"
+    assert list(rows.values) == TEXTS
+    assert all(type(value) is str for value in rows.values)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), np.nan, pd.NA, pd.NaT])
+def test_a_missing_text_is_an_error_that_names_its_row(missing):
+    with pytest.raises(ValueError, match="Row 1 of X is missing.*SimpleImputer"):
+        read_rows(["a", missing], "text")
+
+
+@pytest.mark.parametrize("make", [pd.Series, pl.Series, lambda rows: pd.DataFrame({"a": rows})])
+def test_a_missing_value_in_a_column_is_an_error(make):
+    with pytest.raises(ValueError, match="Row 1 of X is missing"):
+        read_rows(make(["a", None]), None)
+
+
+@pytest.mark.parametrize("value", [3, 2.5, b"bytes", ["list"], Path("file")])
+def test_something_else_among_texts_is_an_error_that_names_its_row(value):
+    with pytest.raises(TypeError, match="Row 1 of X is of type"):
+        read_rows(["a", value], "text")
+
+
+@pytest.mark.parametrize("X", [[], (), np.array([]), pd.Series([], dtype=object), pl.DataFrame({"a": []})])
+def test_an_empty_X_is_an_error(X):
+    with pytest.raises(ValueError, match="minimum of 1 is required"):
+        read_rows(X, "text")
+
+
+@pytest.mark.parametrize("X", ["one text", b"bytes", Path("file"), Image.new("L", (2, 2)), np.array("a"), 3, None])
+def test_a_single_value_is_not_a_collection(X):
+    with pytest.raises((TypeError, ValueError), match="scalar|must be a list"):
+        read_rows(X, None)
+
+
+def test_several_columns_are_an_error_that_points_to_column_transformer():
+    for X in (pd.DataFrame({"a": ["x"], "b": ["y"]}), np.array([["x", "y"]], dtype=object)):
+        with pytest.raises(ValueError, match="one column.*ColumnTransformer"):
+            read_rows(X, "text")
+
+
+def test_sparse_input_is_an_error():
+    with pytest.raises(TypeError, match="Sparse data"):
+        read_rows(csr_array(np.eye(2)), None)
+
+
+def test_numbers_are_not_texts():
+    with pytest.raises(TypeError, match="reads texts"):
+        read_rows(np.zeros((3, 2)), "text")
+
+
+def test_kind_is_told_from_the_rows(tmp_path, images):
+    path = tmp_path / "a.png"
+    Image.fromarray(images[0]).save(path)
+    assert read_rows([path], None).kind == "image"
+    assert read_rows([str(path)], None).kind == "text", "without a backbone a str is a text"
+    assert read_rows([str(path)], "image").kind == "image"
+    assert read_rows([Image.fromarray(images[0])], None).kind == "image"
+    assert read_rows(images, None).kind == "image"
+    assert read_rows(images[..., 0], None).kind == "image"
+    assert read_rows(list(images), None).kind == "image"
+    assert read_rows(np.zeros((3, 2)), None).kind == "table"
+    assert read_rows([[1.0, 2.0]], None).kind == "table"
+
+
+@pytest.mark.parametrize("X", [np.zeros((2, 3, 4)), np.zeros((2, 3, 4, 3)), [np.zeros((3, 4))]])
+def test_float_arrays_of_three_dimensions_are_ambiguous(X):
+    with pytest.raises(ValueError, match="modality='image' or modality='series'"):
+        read_rows(X, None)
+
+
+def test_layouts_and_types_of_one_array_give_the_same_images(images):
+    expected = list(read_rows(images, "image").values)
+    for same in (images.transpose(0, 3, 1, 2), images.astype(int), images / 255, (images / 255).astype(np.float32)):
+        for a, b in zip(expected, read_rows(same, "image").values, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_images_of_a_list_may_differ_in_size():
+    values = [np.zeros((4, 5), np.uint8), np.zeros((9, 3, 3), np.uint8), np.ones((4, 4, 4))]
+    assert [value.shape for value in read_rows(values, "image").values] == [(4, 5), (9, 3, 3), (4, 4, 4)]
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (np.full((1, 4, 4), 16.0), "from 16 to 16.*Rescale"),
+        (np.full((1, 4, 4), -0.1), "from -0.1"),
+        (np.full((1, 4, 4), 300), "from 300 to 300"),
+        (np.full((1, 4, 4), np.nan), "NaN or infinity"),
+        (np.zeros((3, 64)), r"reshape\(n, height, width\)"),
+        (np.zeros((1, 4, 4, 7)), "1, 3 or 4 channels"),
+        (np.zeros((2, 0, 4), np.uint8), "shape"),
+    ],
+)
+def test_pixels_that_are_none_are_errors(pixels, message):
+    with pytest.raises(ValueError, match=message):
+        read_rows(pixels, "image")
+
+
+def test_a_bad_image_of_a_list_is_named_by_its_row(images):
+    with pytest.raises(ValueError, match="row 1 of X contains NaN"):
+        read_rows([images[0], np.full((4, 4), np.nan)], "image")
+    with pytest.raises(TypeError, match="Row 1 of X is of type int"):
+        read_rows([images[0], 3], "image")
+    with pytest.raises(ValueError, match="Row 1 of X is missing"):
+        read_rows([images[0], None], "image")
+
+
+def test_missing_files_are_all_found_before_anything_runs(tmp_path):
+    with pytest.raises(FileNotFoundError, match="2 of 2 image files do not exist.*row 0.*nothing.png.*row 1"):
+        read_rows([tmp_path / "nothing.png", str(tmp_path / "no.jpg")], "image")

@@ -1,0 +1,80 @@
+"""Tiny networks with seeded random weights, and the directories and tokenizers that go with them."""
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from torch import nn
+
+WORDS = "how do i reset my card s pin the delivery was late again thanks a one two three überweisung".split()
+
+
+def tiny_tokenizer():
+    """Whole words, [CLS] in front and [SEP] behind."""
+    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return tokenizer
+
+
+def save_tiny_bert(directory, *, seed=0, model_class="BertModel", **settings):
+    """Save a BERT of two layers and its tokenizer, as save_pretrained does."""
+    import transformers
+
+    config = transformers.BertConfig(
+        **{
+            "vocab_size": len(WORDS) + 5,
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 24,
+            "max_position_embeddings": 32,
+            **settings,
+        }
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = getattr(transformers, model_class)(config)
+    model.save_pretrained(directory)
+    transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tiny_tokenizer(), pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]"
+    ).save_pretrained(directory)
+    return directory
+
+
+class TinyText(nn.Module):
+    """An embedding table and a linear layer; counts the rows it has seen, over all its copies."""
+
+    rows_seen = 0
+
+    def __init__(self, dimension=6):
+        super().__init__()
+        self.table = nn.Embedding(len(WORDS) + 5, dimension)
+        self.mix = nn.Linear(dimension, dimension)
+
+    def forward(self, input_ids, attention_mask):
+        type(self).rows_seen += len(input_ids)
+        return self.mix(self.table(input_ids))
+
+
+class TinyImage(nn.Module):
+    """Two convolutions with batch norm and dropout; counts the rows it has seen, over all its copies."""
+
+    rows_seen = 0
+
+    def __init__(self, channels=3):
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(channels, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(4, 5, 3, padding=1), nn.BatchNorm2d(5), nn.ReLU(), nn.Dropout(0.5))
+
+    def forward(self, pixels):
+        type(self).rows_seen += len(pixels)
+        return self.second(self.first(pixels))
+
+
+def seeded(make, seed=0):
+    """Make a module with weights of a seed, the global generator kept."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return make()
