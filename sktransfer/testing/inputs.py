@@ -19,7 +19,6 @@ from sktransfer.testing.expectations import (
     answers,
     expect,
     fitted,
-    forget,
     fresh,
     methods_of,
     refuses,
@@ -35,13 +34,11 @@ def check_container(estimator: Any, sample: Sample, container: Container) -> Non
     """The same rows give the same result, whatever they are handed over in."""
     X, y = list(sample.rows), target_of(estimator, sample)
     wanted = answers(fitted(estimator, sample), X)
-    forget()
     handed = container.make(sample.rows)
     contract = f"rows in a {container.name} give what they give in a list"
     same(contract, wanted, answers(fitted(estimator, sample), handed))
     if container.tells_kind:
-        forget()
-        same(f"{contract}, used in fit", wanted, answers(fresh(estimator).fit(handed, y), X))
+            same(f"{contract}, used in fit", wanted, answers(fresh(estimator).fit(handed, y), X))
 
 
 def check_input_unchanged(estimator: Any, sample: Sample, container: Container) -> None:
@@ -86,7 +83,6 @@ def check_readonly_input(estimator: Any, sample: Sample) -> None:
         joblib.dump(array, path)
         mapped = joblib.load(path, mmap_mode="r")
         for name, X in (("read-only", locked), ("memory-mapped", mapped)):
-            forget()
             same(f"a {name} array gives what a list gives", wanted, answers(fresh(estimator).fit(X, y), X))
         del mapped, X
 

@@ -111,7 +111,6 @@ LEFT_OUT: dict[str, str] = {
     "check_fit_non_negative": _NUMBERS_ONLY,
     "check_nonsquare_error": "for estimators that read distances between rows",
     "check_sparsify_coefficients": "for linear models over columns of numbers",
-    "check_estimator_sparse_container": _NUMBERS_ONLY,
     "check_sample_weight_equivalence_on_sparse_data": "sparse data is refused (check_sparse_input)",
     "check_array_api_input_and_values": _ARRAY_API,
     "check_array_api_mixed_inputs": _ARRAY_API,

@@ -82,7 +82,6 @@ def check_fit_transform(estimator: Any, sample: Sample) -> None:
     copy = fitted(estimator, sample)
     wanted = copy.transform(X)
     for state in ("new", "fitted"):
-        forget()
         one = fresh(estimator) if state == "new" else copy
         out = one.fit_transform(X, target_of(estimator, sample))
         close(f"fit_transform of a {state} estimator gives what transform gives", wanted, out)
