@@ -1,6 +1,6 @@
 """Measure the shipped text network against TF-IDF with few labels, and its speed against its bare tokenizer.
 
-    python benchmarks/evaluate_text_network.py --data ../shared/data --json scores.json
+python benchmarks/evaluate_text_network.py --data ../shared/data --json scores.json
 """
 
 from __future__ import annotations

@@ -56,9 +56,9 @@ def build(name: str) -> nn.Module:
     """Build a network without memory for its weights, where it allows that."""
     try:
         with torch.device("meta"):
-            return _build(name, init_weights=False)
+            return _build(name)
     except NotImplementedError:  # RegNets compute their widths with tensors
-        return _build(name, init_weights=False)
+        return _build(name)
 
 
 def source(name: str, weights: torchvision.models.WeightsEnum) -> str:

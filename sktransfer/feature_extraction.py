@@ -119,7 +119,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
     array(['good'], dtype='<U4')
     """
 
-    _parameter_constraints: dict[str, list[Any]] = {
+    _parameter_constraints: dict[str, Any] = {
         "backbone": "no_validation",
         "layer": [Integral, str, list, tuple, None],
         "pooling": [StrOptions({"auto", *POOLINGS}), list, tuple],
@@ -202,13 +202,11 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         rows = read_rows(X, kind or backbone.kind)
         resolve_precision(self.precision, device, rows.kind)
         self._check_columns(X, reset=True)
-        readout = _make_readout(
-            backbone, self.layer, self.pooling, self.normalize, self.truncate_dim
-        )
+        readout = _make_readout(backbone, self.layer, self.pooling, self.normalize, self.truncate_dim)
         self.backbone_ = backbone
         self.modality_ = rows.kind
         self._readout = readout
-        self._preparation = self._prepare_options(backbone)
+        self._preparation = backbone.preparation.with_options(max_length=self.max_length, prompt=self.prompt)
         self._n_features_out = self._find_dimension(rows)
         return self
 
@@ -244,16 +242,8 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
             kind = read_rows(X, None).kind
         return kind, load_backbone(self.backbone, weights=self.weights, kind=kind)
 
-    def _prepare_options(self, backbone: Backbone) -> Any:
-        if self.max_length is None and self.prompt is None:
-            return backbone.preparation
-        if backbone.kind != "text":
-            name = "max_length" if self.max_length is not None else "prompt"
-            raise ValueError(f"{name} is for texts, but {backbone.name!r} reads {backbone.kind} rows. Leave it None.")
-        return backbone.preparation.with_options(max_length=self.max_length, prompt=self.prompt)
-
     def _find_dimension(self, rows: Rows) -> int:
-        """Number of values of an embedding, seen on the first row: with the cache it is not embedded again."""
+        """Count the values of the first row's embedding; with the cache, that row is not embedded again."""
         dimension = self._encode(Rows(rows.kind, rows.values[:1])).shape[1]
         if self.truncate_dim is not None and self.truncate_dim > dimension:
             raise ValueError(

@@ -280,7 +280,9 @@ def global_state():
         "grad": torch.is_grad_enabled(),
         "dtype": torch.get_default_dtype(),
         "sklearn": sklearn.get_config(),
-        "loggers": {name: logging.getLogger(name).level for name in ("", "transformers", "torch", "PIL", "huggingface_hub")},
+        "loggers": {
+            name: logging.getLogger(name).level for name in ("", "transformers", "torch", "PIL", "huggingface_hub")
+        },
         "bars": transformers.utils.logging.is_progress_bar_enabled(),
         "filters": list(warnings.filters),
     }
@@ -289,7 +291,9 @@ def global_state():
 @pytest.mark.parametrize("rows", ["texts", "images"])
 def test_global_state_is_untouched(request, rows, tmp_path):
     X = request.getfixturevalue(rows)
-    backbones = ["auto", save_tiny_bert(tmp_path, model_class="BertForMaskedLM")] if rows == "texts" else ["auto", TinyImage()]
+    backbones = (
+        ["auto", save_tiny_bert(tmp_path, model_class="BertForMaskedLM")] if rows == "texts" else ["auto", TinyImage()]
+    )
     for backbone in backbones:
         before = global_state()
         PretrainedFeatureExtractor(backbone, layer=-1).fit_transform(X)
@@ -377,7 +381,9 @@ def test_another_column_than_at_fit_is_an_error(bert, texts):
 
 
 def test_feature_union_and_cross_validation(bert, texts):
-    union = FeatureUnion([("first", PretrainedFeatureExtractor(bert, layer=0)), ("last", PretrainedFeatureExtractor(bert))])
+    union = FeatureUnion(
+        [("first", PretrainedFeatureExtractor(bert, layer=0)), ("last", PretrainedFeatureExtractor(bert))]
+    )
     assert union.fit_transform(texts).shape == (len(texts), 32)
     y = [0, 1, 0, 1, 0, 1, 0] * 3
     for X in (texts * 3, pd.Series(texts * 3, dtype="string[pyarrow]"), pd.Series(texts * 3)):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -15,6 +17,8 @@ from torch import nn
 from sktransfer.backbones.card import Card
 from sktransfer.backbones.pooling import pool
 from sktransfer.backbones.preparation import Inputs, Preparation
+from sktransfer.backbones.split import Split, SplitError, split_network
+from sktransfer.backbones.split_check import SplitCheck, check_split
 from sktransfer.backbones.stages import Stage, find_stages, resolve_stages
 from sktransfer.runtime.seeding import preserved_generators
 
@@ -58,7 +62,7 @@ class Backbone:
         Where to load it from again; None when this object holds the only copy.
     pooling : str or tuple of str, default="mean"
         How the network's own output becomes one vector a row where it is not one already.
-    layer_pooling : str, default="mean"
+    layer_pooling : str or tuple of str, default="mean"
         The same for the output of a stage.
     normalize : bool, default=False
         Whether default embeddings are scaled to unit length.
@@ -84,7 +88,7 @@ class Backbone:
         fingerprint: str,
         origin: Origin | None = None,
         pooling: str | tuple[str, ...] = "mean",
-        layer_pooling: str = "mean",
+        layer_pooling: str | tuple[str, ...] = "mean",
         normalize: bool = False,
         default_layers: tuple[str, ...] | None = None,
         stage_names: tuple[str, ...] | None = None,
@@ -105,6 +109,7 @@ class Backbone:
         self.channels_last = channels_last
         self._stage_names = stage_names
         self._network = _frozen(network)
+        self._split_checks: dict[int, SplitCheck] = {}
         self._replicas: dict[tuple[torch.device, torch.dtype], tuple[nn.Module, nn.Module | None]] = {}
         # Held while the network runs: hooks are set on it, and rows that another thread is encoding are waited
         # for instead of encoded twice.
@@ -126,10 +131,10 @@ class Backbone:
         with self.lock, torch.no_grad(), preserved_generators():
             if self._stage_names is not None:
                 return resolve_stages(self._network, self._stage_names)
-            example = self.preparation.example()
-            return find_stages(self._network, example.args, dict(example.kwargs))
+            example = self.preparation.examples()[0]
+            return find_stages(self._network, example.args, example.kwargs)
 
-    def find_layer(self, layer: int | str) -> int:
+    def find_layer(self, layer: Integral | int | str) -> int:
         """Turn a layer's number, from the end if negative, or name into its place among the stages.
 
         Raises
@@ -140,7 +145,7 @@ class Backbone:
         names = [stage.name for stage in self.stages]
         if isinstance(layer, str) and layer in names:
             return names.index(layer)
-        if not isinstance(layer, str) and -len(names) <= layer < len(names):
+        if not isinstance(layer, str) and -len(names) <= int(layer) < len(names):
             return int(layer) % len(names)
         raise ValueError(
             f"layer={layer!r} is not a stage of {self.name!r}. It has {len(names)} stages, from 0 (or -{len(names)}) "
@@ -188,6 +193,44 @@ class Backbone:
             modes = pooling or self.layer_pooling
             vectors = torch.cat([pool(out, inputs.mask, modes, self.channels_last) for out in outputs], dim=1)
         return readout(vectors) if own and readout is not None else vectors
+
+    def split(self, depth: int) -> Split:
+        """Cut the network before ``stages[depth]``, or warn that it can't be cut and give it whole.
+
+        The cut is compared with the whole network the first time it is made, on made-up rows.
+
+        Parameters
+        ----------
+        depth : int
+            Number of frozen stages, see :func:`~sktransfer.backbones.stages.resolve_depth`.
+
+        Returns
+        -------
+        Split
+            Where the network can't be cut, the split at depth 0: its suffix is a copy of the whole network.
+
+        Warns
+        -----
+        UserWarning
+            If the network can't be cut here, with the reason.
+        """
+        with self.lock:
+            example, *_ = batches = [(inputs.args, inputs.kwargs) for inputs in self.preparation.examples()]
+            try:
+                if depth not in self._split_checks:
+                    multiple = getattr(self.preparation, "length_multiple", 1)
+                    self._split_checks[depth] = check_split(
+                        self._network, self.stages, depth, batches, length_multiple=multiple
+                    )
+                auxiliary = self._split_checks[depth].auxiliary
+                return split_network(self._network, self.stages, depth, *example, auxiliary=auxiliary)
+            except SplitError as error:
+                warnings.warn(
+                    f"{self.name!r} is run whole instead of from stage {depth} on, which is slower and gives the same "
+                    f"result: {error}",
+                    stacklevel=2,
+                )
+                return split_network(self._network, self.stages, 0, *example)
 
     def snapshot(self) -> nn.Module:
         """Return a copy of the network that the caller may train."""

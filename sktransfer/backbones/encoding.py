@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from sktransfer.backbones.preparation import Preparation
 from sktransfer.backbones.rows import Rows
 from sktransfer.caching.keys import context_digest
 from sktransfer.caching.memory import MemoryCache
-from sktransfer.runtime.batching import batches_by_size
+from sktransfer.runtime.batching import batches_by_size, made_ahead
 from sktransfer.runtime.device import frozen_pass
 
 # A GPU is kept busy by larger batches than a processor.
@@ -109,7 +110,7 @@ def encode(backbone: Backbone, preparation: Preparation, readout: Readout, rows:
         out: np.ndarray | None = None
         if len(missing) < len(unique):
             known = [i for i, row in enumerate(found) if row is not None]
-            stored = np.stack([found[i] for i in known])
+            stored = np.stack([row for row in found if row is not None])
             out = np.empty((len(unique), stored.shape[1]), np.float32)
             out[known] = stored
         places = [first_place[unique[i]] for i in missing]
@@ -128,7 +129,9 @@ def encode(backbone: Backbone, preparation: Preparation, readout: Readout, rows:
     return out[[position[row_digest] for row_digest in digests]]
 
 
-def _keys(backbone: Backbone, preparation: Preparation, readout: Readout, run: Run, digests: list[bytes]):
+def _keys(
+    backbone: Backbone, preparation: Preparation, readout: Readout, run: Run, digests: list[bytes]
+) -> list[bytes]:
     """Keys of the cache: everything that decides a row's embedding, and the row."""
     context = context_digest(
         {
@@ -145,10 +148,13 @@ def _encode_missing(
     backbone: Backbone, preparation: Preparation, readout: Readout, values: Sequence[Any], places: list[int], run: Run
 ) -> Iterator[tuple[list[int], np.ndarray]]:
     """Yield positions in `places` and their vectors, batch by batch."""
+    if not places:
+        return
     with tqdm(total=len(places), desc=backbone.name, unit="row", disable=not run.progress) as bar:
-        for start in range(0, len(places), preparation.chunk_rows):
-            chunk = places[start : start + preparation.chunk_rows]
-            items = _prepare(preparation, values, chunk)
+        starts = range(0, len(places), preparation.chunk_rows)
+        chunks = [places[start : start + preparation.chunk_rows] for start in starts]
+        prepared = made_ahead(partial(_prepare, preparation, values), chunks)
+        for start, chunk, items in zip(starts, chunks, prepared, strict=True):
             for batch in _batches(preparation, items, run):
                 vectors = _embed(backbone, preparation, readout, [items[i] for i in batch], run)
                 _check_finite(vectors, [chunk[i] for i in batch], backbone)

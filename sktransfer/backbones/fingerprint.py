@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from enum import Enum
 from hashlib import sha256
 from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +45,8 @@ def fingerprint(tensors: Mapping[str, torch.Tensor], description: object) -> str
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         state.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
-        state.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        content: Any = tensor.reshape(-1).view(torch.uint8).numpy()
+        state.update(content)
     return state.hexdigest()[:32]
 
 

@@ -86,7 +86,7 @@ def _download(name: str) -> Path:
 
 
 def _wanted(files: Sequence[str]) -> list[str]:
-    """Settings and one set of weights for each folder; not the copies for other software."""
+    """Choose settings and one set of weights for each folder; not the copies for other software."""
     wanted = []
     for folder in {PurePosixPath(file).parent for file in files}:
         if folder.parts and folder.parts[0] in ("onnx", "openvino", "coreml", "original"):

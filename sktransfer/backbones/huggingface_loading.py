@@ -9,6 +9,7 @@ from sktransfer.backbones.backbone import Backbone, Origin
 from sktransfer.backbones.huggingface import hub_directory, quiet_transformers
 from sktransfer.backbones.sentence_transformers_format import read_recipe
 
+
 def load_huggingface(origin: Origin) -> Backbone:
     """Load a directory, or a name on the hub.
 

@@ -66,10 +66,11 @@ def load_text(origin: Origin, directory: Path, config: Any, recipe: Recipe | Non
         prompts=recipe.prompts,
         pad_id=tokenizer.pad_token_id or 0,
         lower_case=recipe.lower_case,
+        length_multiple=max(_as_list(getattr(config, "attention_window", 1))),
         accepts=accepted_arguments(network, ("input_ids", "attention_mask")),
     )
     network.eval()
-    example = preparation.example()
+    example = preparation.examples()[0]
     tensors = drop_unused(network, missing, lambda network: network(**example.kwargs)[0])
     readout = nn.Sequential(*recipe.readout) if recipe.readout else None
     if readout is not None:
@@ -127,6 +128,10 @@ def _limit(config: Any) -> int | None:
     if config.model_type in _OFFSET_POSITIONS:
         return places - (config.pad_token_id or 0) - 1
     return places
+
+
+def _as_list(value: Any) -> list[int]:
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _length(recipe: Recipe, tokenizer: Any, limit: int | None) -> int:

@@ -60,7 +60,7 @@ def load_vision(origin: Origin, directory: Path, config: Any) -> Backbone:
     model_class, config = _class_and_config(origin.name, config)
     preparation = _load_preparation(directory, getattr(config, "num_channels", 3))
     network, missing = load_pretrained(model_class, directory, config)
-    example = preparation.example()
+    example = preparation.examples()[0]
     output, tensors = _choose_output(network, missing, example)
     _check_repeatable(origin.name, network, example)
     has_class_token = any(name.split(".")[-1] in ("cls_token", "class_embedding") for name in tensors)
@@ -95,6 +95,7 @@ class ProcessorTransform:
         self.processor = processor
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
+        """Prepare one image."""
         return self.processor(images=image, return_tensors="pt")["pixel_values"][0]
 
     def describe(self) -> dict[str, object]:
@@ -109,8 +110,8 @@ def _class_and_config(name: str, config: Any) -> tuple[Any, Any]:
     if hasattr(config, "vision_config"):
         if config.model_type not in _IMAGE_HALVES:
             raise ValueError(
-                f"backbone={name!r} is a network of several parts of type {config.model_type!r}, of which the image part can't "
-                f"be taken out here. This is possible for {', '.join(_IMAGE_HALVES)}."
+                f"backbone={name!r} is a network of several parts of type {config.model_type!r}, whose image part "
+                f"can't be taken out here. This is possible for {', '.join(_IMAGE_HALVES)}."
             )
         model_class = getattr(transformers, _IMAGE_HALVES[config.model_type])
         width = getattr(config, "projection_dim", None)
@@ -149,7 +150,7 @@ def _choose_output(network: nn.Module, missing: set[str], example: Inputs) -> tu
     present = [name for name in _OUTPUTS if getattr(given, name, None) is not None]
     if not present:
         raise ValueError(
-            f"{type(network).__name__} returns none of {', '.join(_OUTPUTS)}, so there is no output to embed an image with."
+            f"{type(network).__name__} returns none of {', '.join(_OUTPUTS)}, so no output can be the embedding."
         )
     for name in present[:-1]:
         try:

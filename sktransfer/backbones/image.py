@@ -48,6 +48,7 @@ class ImageTransform:
     channels: int = 3
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
+        """Resize, crop and normalise one image."""
         if self.resize is not None:
             size = [self.resize] if isinstance(self.resize, int) else list(self.resize)
             image = transforms.resize(image, size, InterpolationMode(self.interpolation), antialias=True)
@@ -86,7 +87,7 @@ class ImagePreparation:
     padded = False
     budget = 32 * 224 * 224
     most_rows = 1024
-    chunk_rows = 1024
+    chunk_rows = 128
 
     def __init__(
         self,
@@ -103,13 +104,23 @@ class ImagePreparation:
         self.arrays_as_they_are = arrays_as_they_are
         self.channels = channels
 
+    def with_options(self, *, max_length: int | None, prompt: str | None) -> ImagePreparation:
+        """Return this preparation: images have no options."""
+        if max_length is not None or prompt is not None:
+            name = "prompt" if max_length is None else "max_length"
+            raise ValueError(f"{name} is for texts, but this backbone reads images. Leave {name} at None.")
+        return self
+
     def describe(self) -> dict[str, object]:
+        """Return everything that decides what a row becomes."""
         return {**self.description, "arrays_as_they_are": self.arrays_as_they_are, "channels": self.channels}
 
     def digests(self, rows: Sequence[Any]) -> list[bytes]:
+        """Return a digest of each row's content; files are read and their headers checked."""
         return [_digest_image(row, place) for place, row in enumerate(rows)]
 
     def prepare(self, rows: Sequence[Any], first_row: int) -> list[torch.Tensor]:
+        """Read and transform images one by one."""
         return [self._prepare_one(row, place) for place, row in enumerate(rows, start=first_row)]
 
     def _prepare_one(self, row: Any, place: int) -> torch.Tensor:
@@ -120,19 +131,24 @@ class ImagePreparation:
         return self.transform(image)
 
     def size(self, item: torch.Tensor) -> int:
+        """Return the number of pixels."""
         return item.shape[-2] * item.shape[-1] if item.ndim >= 2 else item.numel()
 
     def group(self, item: torch.Tensor) -> Hashable:
+        """Return the shape: images of one batch have the same."""
         return tuple(item.shape)
 
     def collate(self, items: Sequence[torch.Tensor]) -> Inputs:
+        """Stack images of one shape."""
         pixels = torch.stack(list(items))
         return Inputs(kwargs={self.keyword: pixels}) if self.keyword else Inputs(args=(pixels,))
 
-    def example(self) -> Inputs:
-        grey = Image.fromarray(np.full((224, 224), 128, np.uint8))
-        item = self.transform(grey.convert("RGB") if self.channels == 3 else grey)
-        return self.collate([item, item])
+    def examples(self) -> list[Inputs]:
+        """Return two small batches of made-up rows."""
+        size = (224, 224, 3) if self.channels == 3 else (224, 224)
+        # Noise, not a plain colour: a network that mixes up rows or places must not get away with it.
+        pixels = np.random.default_rng(0).integers(0, 256, (2, 2, *size)).astype(np.uint8)
+        return [self.collate(self.prepare(list(batch), 0)) for batch in pixels]
 
 
 def _named(row: Any, place: int) -> str:
@@ -195,7 +211,8 @@ def _in_mode(picture: Image.Image, mode: str) -> Image.Image:
     if picture.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
         # Pillow clips 16-bit grey to 8 bits; the upper byte is what one sees.
         values = np.asarray(picture, dtype=np.float64)
-        picture = Image.fromarray((values / 257 if values.max() > 255 else values).clip(0, 255).round().astype(np.uint8))
+        values = values / 257 if values.max() > 255 else values
+        picture = Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         # What is transparent is seen as white paper, not as whatever colour lies hidden below.
         picture = picture.convert("RGBA")

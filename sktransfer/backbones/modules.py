@@ -121,7 +121,7 @@ class ModuleBackbone:
                 preparation=preparation,
                 fingerprint=identity,
                 pooling=self.pooling,
-                layer_pooling=self.pooling if isinstance(self.pooling, str) else self.pooling[0],
+                layer_pooling=self.pooling,
                 stage_names=self.stages,
             )
 
@@ -144,9 +144,7 @@ class ModuleBackbone:
                 self.preparation, description={"callable": describe(self.preparation)}, channels=channels
             )
         transform = ImageTransform(mean=(0.0,) * channels, std=(1.0,) * channels)
-        return ImagePreparation(
-            transform, description=transform.describe(), channels=channels, arrays_as_they_are=True
-        )
+        return ImagePreparation(transform, description=transform.describe(), channels=channels, arrays_as_they_are=True)
 
 
 def snapshot(module: nn.Module) -> nn.Module:

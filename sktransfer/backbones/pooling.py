@@ -9,7 +9,9 @@ import torch
 POOLINGS = ("mean", "cls", "max", "last", "mean_sqrt_len", "weighted_mean")
 
 
-def pool(features: torch.Tensor, mask: torch.Tensor | None, modes: str | Sequence[str], channels_last: bool):
+def pool(
+    features: torch.Tensor, mask: torch.Tensor | None, modes: str | Sequence[str], channels_last: bool
+) -> torch.Tensor:
     """Pool the output of a stage to one vector a row.
 
     Parameters
@@ -43,7 +45,9 @@ def pool(features: torch.Tensor, mask: torch.Tensor | None, modes: str | Sequenc
         features = features.flatten(1, 2) if channels_last else features.flatten(2).transpose(1, 2)
         wrong = [name for name in names if name not in ("mean", "max")]
         if wrong:
-            raise ValueError(f"pooling={wrong[0]!r} needs tokens, but this output is a feature map: use 'mean' or 'max'.")
+            raise ValueError(
+                f"pooling={wrong[0]!r} needs tokens, but this output is a feature map: use 'mean' or 'max'."
+            )
         mask = None
     if features.ndim != 3:
         raise ValueError(

@@ -66,6 +66,15 @@ class Preparation(Protocol):
     def describe(self) -> Mapping[str, object]:
         """Return everything that decides what a row becomes, as values that JSON can write."""
 
+    def with_options(self, *, max_length: int | None, prompt: str | None) -> Preparation:
+        """Return this preparation with other options for texts.
+
+        Raises
+        ------
+        ValueError
+            If an option is given that this kind of row does not have.
+        """
+
     def digests(self, rows: Sequence[Any]) -> list[bytes]:
         """Return a digest of each row's content."""
 
@@ -81,5 +90,5 @@ class Preparation(Protocol):
     def collate(self, items: Sequence[Any]) -> Inputs:
         """Make one batch of prepared rows, on the processor."""
 
-    def example(self) -> Inputs:
-        """Return a small batch of made-up rows, to see a network run."""
+    def examples(self) -> list[Inputs]:
+        """Return two small batches of made-up rows, of different length where rows have one, to see a network run."""

@@ -7,7 +7,7 @@ The kinds are "text" (str), "image" (file paths, PIL images, pixel arrays), "tab
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ def read_rows(X: Any, kind: str | None) -> Rows:
         return Rows("text", _check_texts(values))
     if kind == "image":
         return Rows("image", _check_images(values))
-    return Rows(kind, values)
+    return Rows(kind, list(values))
 
 
 def _as_sequence(X: Any) -> Sequence[Any] | np.ndarray:
@@ -208,7 +208,7 @@ def _check_image(value: Any, row: int) -> Any:
     )
 
 
-def _images_of_array(values: np.ndarray, first_row: int = 0):
+def _images_of_array(values: np.ndarray, first_row: int = 0) -> Iterator[np.ndarray]:
     """Yield uint8 arrays (h, w) or (h, w, 1 | 3 | 4) from one array of images."""
     if values.ndim not in (3, 4) or 0 in values.shape:
         raise ValueError(

@@ -7,6 +7,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from sktransfer.archive import read_tensors
@@ -112,12 +113,15 @@ class Standardize(nn.Module):
         Constants, measured on the training images.
     """
 
-    def __init__(self, mean, scale):
+    mean: torch.Tensor
+    scale: torch.Tensor
+
+    def __init__(self, mean: torch.Tensor, scale: torch.Tensor) -> None:
         super().__init__()
         self.register_buffer("mean", mean)
         self.register_buffer("scale", scale)
 
-    def forward(self, vectors):
+    def forward(self, vectors: torch.Tensor) -> torch.Tensor:
         """Standardise vectors of shape (n, d)."""
         return (vectors - self.mean) * self.scale
 

@@ -11,13 +11,13 @@ import difflib
 import math
 import numbers
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import nn
+
+from sktransfer.backbones.trace import Trace, trace_forward
 
 # Exact types: a subclass (torchvision's Conv2dNormActivation) has a meaning of its own and stays whole.
 _CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -73,7 +73,7 @@ def find_stages(network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, 
     >>> find_stages(network, (torch.zeros(1, 3),), {})
     (Stage(name='0', modules=('0', '1')), Stage(name='2', modules=('2',)))
     """
-    trace = _trace(network, args, kwargs)
+    trace = trace_forward(network, args, kwargs)
     trace.block_classes = _repeated_classes(network, trace)
     return _group(_top_items(network, trace), trace)
 
@@ -165,118 +165,6 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------
-# Watching one forward pass
-
-
-@dataclass
-class _Run:
-    """What was seen of one module: its place in the order, how often it ran, what it read and made."""
-
-    start: int
-    count: int = 1
-    reads: list[int] = field(default_factory=list)
-    makes: list[int] = field(default_factory=list)
-    makes_one_tensor: bool = False
-
-
-@dataclass
-class _Trace:
-    runs: dict[nn.Module, _Run]
-    result: list[int]
-    block_classes: set[type] = field(default_factory=set)
-
-    def start(self, module: nn.Module) -> int | None:
-        """When the module, or the first module inside it, ran; a ModuleList does not run itself."""
-        starts = [self.runs[inner].start for inner in module.modules() if inner in self.runs]
-        return min(starts, default=None)
-
-    def children(self, module: nn.Module) -> list[tuple[str, nn.Module]]:
-        """List the children that ran, in the order in which they did."""
-        started = [(self.start(child), name, child) for name, child in module.named_children()]
-        return [(name, child) for start, name, child in sorted(started, key=_first) if start is not None]
-
-
-def _first(entry: tuple[Any, ...]) -> int:
-    return -1 if entry[0] is None else int(entry[0])
-
-
-def _trace(network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> _Trace:
-    """Run the network once and record which modules run, when, and on whose tensors."""
-    runs: dict[nn.Module, _Run] = {}
-    alive: list[torch.Tensor] = []  # a freed tensor's address would be given to the next one
-
-    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if module in runs:
-            runs[module].count += 1
-        else:
-            runs[module] = _Run(start=len(runs), reads=_addresses((args, kwargs), alive))
-
-    def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        runs[module].makes = _addresses(output, alive)
-        runs[module].makes_one_tensor = isinstance(output, torch.Tensor)
-
-    handles = []
-    try:
-        for module in network.modules():
-            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
-            handles.append(module.register_forward_hook(after, with_kwargs=True))
-        with evaluating(network), undisturbed_random_state(network), torch.no_grad():
-            output = network(*args, **kwargs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return _Trace(runs, _addresses(output, alive))
-
-
-@contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Put every module in eval mode, and each back in its own mode afterwards."""
-    training = [module for module in network.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-@contextmanager
-def undisturbed_random_state(network: nn.Module) -> Iterator[None]:
-    """Leave the global generators as they were, also when the network draws random numbers."""
-    devices = {parameter.device for parameter in network.parameters() if parameter.device.type == "cuda"}
-    with torch.random.fork_rng(devices=sorted(devices, key=str)):
-        yield
-
-
-def tensors_in(value: Any) -> Iterator[torch.Tensor]:
-    """Iterate over the tensors of a nested structure."""
-    return (tensor for _, tensor in tensors_with_paths(value))
-
-
-def tensors_with_paths(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], torch.Tensor]]:
-    """Iterate over the tensors of a nested structure, each with the keys that lead to it."""
-    items: Iterable[tuple[Any, Any]] = ()
-    if isinstance(value, torch.Tensor):
-        yield path, value
-    elif isinstance(value, Mapping):
-        items = value.items()
-    elif isinstance(value, (tuple, list)):
-        items = enumerate(value)
-    elif is_dataclass(value) and not isinstance(value, type):
-        items = ((entry.name, getattr(value, entry.name)) for entry in fields(value))
-    for key, item in items:
-        yield from tensors_with_paths(item, (*path, key))
-
-
-def _addresses(value: Any, alive: list[torch.Tensor]) -> list[int]:
-    """Where the tensors are stored: views and in-place results of a tensor share its address."""
-    tensors = [tensor for tensor in tensors_in(value) if tensor.layout == torch.strided and tensor.numel()]
-    alive.extend(tensors)
-    return [tensor.untyped_storage().data_ptr() for tensor in tensors]
-
-
-# ---------------------------------------------------------------------------------------------------------
 # From the trace to a flat list of items: what a network is made of, without its containers
 
 
@@ -318,7 +206,7 @@ def _is_container(module: nn.Module) -> bool:
     return type(module) in _CONTAINERS
 
 
-def _opens_up(module: nn.Module, trace: _Trace) -> bool:
+def _opens_up(module: nn.Module, trace: Trace) -> bool:
     """Whether a container is a list of blocks or layers; conv-norm-activation with one weight layer is a block."""
     return _is_container(module) and (len(_weight_layers(module)) > 1 or module not in trace.runs)
 
@@ -340,7 +228,7 @@ def _size(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters() if id(parameter) not in tables)
 
 
-def _repeated_classes(network: nn.Module, trace: _Trace) -> set[type]:
+def _repeated_classes(network: nn.Module, trace: Trace) -> set[type]:
     """Find the custom classes of which containers hold several: these are blocks, and are not taken apart."""
     elements = [child for module in network.modules() if _is_container(module) for child in module.children()]
     blocks = [element for element in elements if not _is_container(element) and trace.start(element) is not None]
@@ -348,7 +236,7 @@ def _repeated_classes(network: nn.Module, trace: _Trace) -> set[type]:
     return {cls for cls, times in classes.items() if times > 1}
 
 
-def _block_lists(module: nn.Module, trace: _Trace) -> Iterator[list[nn.Module]]:
+def _block_lists(module: nn.Module, trace: Trace) -> Iterator[list[nn.Module]]:
     """Find the lists of like blocks on the way down from a module; not those inside of the blocks themselves."""
     for _, child in trace.children(module):
         if _opens_up(child, trace):
@@ -359,7 +247,7 @@ def _block_lists(module: nn.Module, trace: _Trace) -> Iterator[list[nn.Module]]:
             yield from _block_lists(child, trace)
 
 
-def _elements(container: nn.Module, trace: _Trace) -> list[nn.Module]:
+def _elements(container: nn.Module, trace: Trace) -> list[nn.Module]:
     """List the elements of a container that ran, those of nested containers included."""
     found: list[nn.Module] = []
     for _, child in trace.children(container):
@@ -367,7 +255,7 @@ def _elements(container: nn.Module, trace: _Trace) -> list[nn.Module]:
     return found
 
 
-def _is_chain(module: nn.Module, trace: _Trace) -> bool:
+def _is_chain(module: nn.Module, trace: Trace) -> bool:
     """Whether a custom module is mainly a list of like blocks that run one after the other."""
     if _is_container(module) or _kind(module) != "block" or type(module) in trace.block_classes:
         return False
@@ -377,7 +265,7 @@ def _is_chain(module: nn.Module, trace: _Trace) -> bool:
     return not any(_branches(module, blocks, trace) for blocks in lists)
 
 
-def _branches(module: nn.Module, blocks: Sequence[nn.Module], trace: _Trace) -> bool:
+def _branches(module: nn.Module, blocks: Sequence[nn.Module], trace: Trace) -> bool:
     """Whether something beside the list reads what the list reads, as the branches of an Inception block do."""
     inside = {inner for block in blocks for inner in block.modules()}
     made = {address for block in blocks if block in trace.runs for address in trace.runs[block].makes}
@@ -391,14 +279,14 @@ def _branches(module: nn.Module, blocks: Sequence[nn.Module], trace: _Trace) -> 
     return False
 
 
-def _top_items(network: nn.Module, trace: _Trace) -> list[_Item]:
+def _top_items(network: nn.Module, trace: Trace) -> list[_Item]:
     items = sorted(_items("", network, trace), key=lambda item: item.start)
     while items and items[-1].tail:
         items.pop()
     return items
 
 
-def _items(prefix: str, parent: nn.Module, trace: _Trace) -> list[_Item]:
+def _items(prefix: str, parent: nn.Module, trace: Trace) -> list[_Item]:
     """Take a module apart into items, in forward order."""
     children = trace.children(parent)
     wrapped = None if _is_container(parent) else _wrapped_network(children, trace)
@@ -419,7 +307,7 @@ def _items(prefix: str, parent: nn.Module, trace: _Trace) -> list[_Item]:
     return sorted(items, key=lambda item: item.start)
 
 
-def _wrapped_network(children: Sequence[tuple[str, nn.Module]], trace: _Trace) -> nn.Module | None:
+def _wrapped_network(children: Sequence[tuple[str, nn.Module]], trace: Trace) -> nn.Module | None:
     """Find the first child with weights, if it is the only block and its parts run one after the other.
 
     A wrapper around one network is looked through, whatever that network is made of.
@@ -452,7 +340,7 @@ def _place_between_and_after(items: list[_Item], spans: Sequence[tuple[int, int]
 # From items to stages
 
 
-def _group(items: Sequence[_Item], trace: _Trace) -> tuple[Stage, ...]:
+def _group(items: Sequence[_Item], trace: Trace) -> tuple[Stage, ...]:
     """Gather items into stages, each with the module whose output the next one reads as its boundary."""
     groups = _gather(items, trace)
     stages: list[Stage] = []
@@ -469,7 +357,7 @@ def _group(items: Sequence[_Item], trace: _Trace) -> tuple[Stage, ...]:
     return tuple(stages)
 
 
-def _gather(items: Sequence[_Item], trace: _Trace) -> list[list[_Item]]:
+def _gather(items: Sequence[_Item], trace: Trace) -> list[list[_Item]]:
     last_stem = next((n for n, item in enumerate(items) if item.kind == "block"), 0)
     groups: list[list[_Item]] = []
     leading: list[_Item] = []
@@ -489,11 +377,11 @@ def _gather(items: Sequence[_Item], trace: _Trace) -> list[list[_Item]]:
     return groups
 
 
-def _makes(item: _Item, trace: _Trace) -> set[int]:
+def _makes(item: _Item, trace: Trace) -> set[int]:
     return set(trace.runs[item.module].makes)
 
 
-def _members(group: Sequence[_Item], entry: set[int], trace: _Trace) -> list[_Item]:
+def _members(group: Sequence[_Item], entry: set[int], trace: Trace) -> list[_Item]:
     """Keep what leads to the boundary, without parameter-free modules beside the main road (rotary tables)."""
     weights = [n for n, item in enumerate(group) if item.kind != "filler"]
     boundary = max((n for n, item in enumerate(group) if entry & _makes(item, trace)), default=None)

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from sktransfer.caching.keys import KEY_BYTES, digest
 from sktransfer.backbones.preparation import Inputs
+from sktransfer.caching.keys import KEY_BYTES, digest
 
 
 class TextPreparation:
@@ -40,6 +40,8 @@ class TextPreparation:
         Whether the tokenizer adds its special tokens.
     lower_case : bool, default=False
         Whether texts are lower-cased before the tokenizer sees them.
+    length_multiple : int, default=1
+        Batches are padded to a multiple of it.
     accepts : sequence of str or None, default=("input_ids", "attention_mask")
         Keyword arguments that the network takes; None hands the ids over as the one positional argument.
     """
@@ -47,7 +49,7 @@ class TextPreparation:
     kind = "text"
     budget = 4096
     most_rows = 1024
-    chunk_rows = 8192
+    chunk_rows = 2048
 
     def __init__(
         self,
@@ -61,6 +63,7 @@ class TextPreparation:
         ragged: bool = False,
         special_tokens: bool = True,
         lower_case: bool = False,
+        length_multiple: int = 1,
         accepts: Sequence[str] | None = ("input_ids", "attention_mask"),
     ):
         tokenizer.no_padding()
@@ -74,6 +77,7 @@ class TextPreparation:
         self.padded = not ragged
         self.special_tokens = special_tokens
         self.lower_case = lower_case
+        self.length_multiple = length_multiple
         self.accepts = accepts
         self._tokenizer_digest = blake2b(tokenizer.to_str().encode(), digest_size=KEY_BYTES).hexdigest()
 
@@ -105,6 +109,7 @@ class TextPreparation:
         return other
 
     def describe(self) -> dict[str, object]:
+        """Return everything that decides what a row becomes."""
         return {
             "tokenizer": self._tokenizer_digest,
             "max_length": self.max_length,
@@ -114,10 +119,12 @@ class TextPreparation:
         }
 
     def digests(self, rows: Sequence[str]) -> list[bytes]:
+        """Return a digest of each row's content."""
         # "surrogatepass": a lone surrogate, as broken files bring, is content too.
         return [digest(row.encode("utf-8", "surrogatepass"), domain=b"text") for row in rows]
 
     def prepare(self, rows: Sequence[str], first_row: int) -> list[list[int]]:
+        """Tokenise texts."""
         if self.prompt or self.lower_case:
             rows = [self.prompt + (row.lower() if self.lower_case else row) for row in rows]
         # The tokenizer is shared by copies of other lengths, so its state is set at every call.
@@ -126,18 +133,22 @@ class TextPreparation:
         return [encoding.ids for encoding in encodings]
 
     def size(self, item: list[int]) -> int:
+        """Return the number of tokens."""
         return len(item)
 
     def group(self, item: list[int]) -> Hashable:
+        """Return the same for all: padding makes any texts fit."""
         return None
 
     def collate(self, items: Sequence[list[int]]) -> Inputs:
+        """Pad texts to the longest on the right, or lay them end to end."""
         if not self.padded:
             return _end_to_end(items)
         # A tokenizer without special tokens gives nothing for an empty text: one padding token stands for it.
         items = [item or [self.pad_id] for item in items]
         lengths = np.array([len(item) for item in items])
-        mask = np.arange(lengths.max()) < lengths[:, None]
+        padded = -(-lengths.max() // self.length_multiple) * self.length_multiple
+        mask = np.arange(padded) < lengths[:, None]
         ids = np.full(mask.shape, self.pad_id, dtype=np.int64)
         ids[mask] = np.fromiter(chain.from_iterable(items), dtype=np.int64, count=int(lengths.sum()))
         input_ids, attention_mask = torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
@@ -146,8 +157,10 @@ class TextPreparation:
         given = {"input_ids": input_ids, "attention_mask": attention_mask}
         return Inputs(kwargs={name: given[name] for name in self.accepts if name in given}, mask=attention_mask)
 
-    def example(self) -> Inputs:
-        return self.collate(self.prepare(["an example", "another, longer example"], 0))
+    def examples(self) -> list[Inputs]:
+        """Return two small batches of made-up rows."""
+        short, long = ["an example", "one more"], ["an example that is longer than the others", "two"]
+        return [self.collate(self.prepare(texts, 0)) for texts in (long, short)]
 
 
 def _encodable(rows: Sequence[str]) -> Sequence[str]:

@@ -62,7 +62,7 @@ def load_timm(name: str, weights: str | Path | None) -> Backbone:
     short = name.removeprefix("timm/")
     if not timm.is_model(short.split(".")[0]):
         raise ValueError(
-            f"backbone={name!r}: timm {timm.__version__} has no network of this name.{did_you_mean(short, timm_names())}"
+            f"backbone={name!r}: timm {timm.__version__} has no such network.{did_you_mean(short, timm_names())}"
         )
     with preserved_generators(_SEED):
         network = timm.create_model(short, pretrained=False, num_classes=0)
@@ -102,7 +102,8 @@ def _load(network: nn.Module, name: str, path: Path) -> None:
     convert = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
     if convert is not None:
         tensors = convert(tensors, network)
-    head = network.pretrained_cfg["classifier"] or ()
+    settings: Any = network.pretrained_cfg
+    head = settings["classifier"] or ()
     load_tensors(
         network,
         tensors,
@@ -119,16 +120,16 @@ def _download(name: str, settings: dict[str, Any]) -> Path:
     if not place:
         told = f"Download {settings['url']} and pass" if settings.get("url") else "Pass"
         raise OSError(
-            f"timm has no weights on the Hugging Face hub for {name!r}. {told} weights='path/to/file', choose a name with a "
-            "tag, see timm.list_models(pretrained=True), or weights='random' for an untrained network."
+            f"timm has no weights on the Hugging Face hub for {name!r}. {told} weights='path/to/file', choose a name "
+            "with a tag, see timm.list_models(pretrained=True), or weights='random' for an untrained network."
         )
     try:
         directory = hub_directory(place)
     except OSError as error:
         raise OSError(
-            f"The weights of {name!r} are not on this machine and can't be downloaded ({error.__cause__ or error}). On a "
-            f"machine with a connection run `hf download {place} model.safetensors --local-dir {name}`, bring the file "
-            f"here, and pass weights='path/to/model.safetensors'."
+            f"The weights of {name!r} are not on this machine and can't be downloaded ({error.__cause__ or error}). "
+            f"On a machine with a connection run `hf download {place} model.safetensors --local-dir {name}`, bring the "
+            "file here, and pass weights='path/to/model.safetensors'."
         ) from error
     files = [directory / file for file in ("model.safetensors", "pytorch_model.bin")]
     return next((file for file in files if file.is_file()), files[0])

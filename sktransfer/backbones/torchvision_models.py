@@ -88,7 +88,7 @@ def load_torchvision(name: str, weights: str | Path | None) -> Backbone:
     chosen = _choose_weights(name, weights)
     random = chosen == "random"
     with preserved_generators(_SEED):
-        network = _build(name, init_weights=random)
+        network = _build(name)
     network = _without_head(network)
     if isinstance(chosen, Path):
         _load(network, name, chosen)
@@ -137,8 +137,11 @@ def load_torchvision_module(module: nn.Module) -> tuple[str, Callable[[], Backbo
     head = _head_of(module)
     name = _recognise(module)
     transform = ImageTransform() if name is None else _transform_of(torchvision.models.get_model_weights(name).DEFAULT)
-    if hasattr(module, "image_size"):  # vision transformers read one size only
-        transform = replace(transform, resize=module.image_size, crop=module.image_size)
+    size = getattr(module, "image_size", None)
+    if isinstance(size, int):  # vision transformers read one size only
+        # The margin that torchvision leaves around its crop goes with its size, so it is scaled along.
+        margin = transform.resize / transform.crop if isinstance(transform.resize, int) and transform.crop else 1
+        transform = replace(transform, resize=round(size * margin), crop=size)
     first = next(part for part in module.modules() if isinstance(part, nn.Conv2d))
     if first.in_channels == 1:
         transform = replace(transform, mean=_GREY_MEAN, std=_GREY_STD, channels=1)
@@ -174,7 +177,7 @@ def _choose_weights(name: str, weights: str | Path | None) -> str | Path:
         if short == "random" or short in known.__members__:
             return short
         if not Path(weights).suffix and not Path(weights).exists():
-            names = [*known.__members__, "random"]
+            names = [*(member.name for member in known), "random"]
             raise ValueError(
                 f"weights={weights!r} is not a set of weights of {name!r} and no file.{did_you_mean(weights, names)} "
                 f"Choose among {', '.join(map(repr, names))}, or give the path of a weights file."
@@ -182,11 +185,12 @@ def _choose_weights(name: str, weights: str | Path | None) -> str | Path:
     return Path(weights)
 
 
-def _build(name: str, *, init_weights: bool) -> nn.Module:
+def _build(name: str) -> nn.Module:
     settings: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
-        # As torchvision sets them for its own weights, which were trained on differently scaled pixels.
-        settings = {"aux_logits": False, "transform_input": True, "init_weights": init_weights}
+        # As torchvision sets them for its own weights, which were trained on differently scaled pixels. Their own way
+        # of drawing random weights takes seconds.
+        settings = {"aux_logits": False, "transform_input": True, "init_weights": False}
     return torchvision.models.get_model(name, weights=None, **settings)
 
 

@@ -98,9 +98,7 @@ class MemoryCache:
     def info(self) -> CacheInfo:
         """Return the present state."""
         with self._lock:
-            return CacheInfo(
-                self._hits, self._misses, self._evictions, len(self._rows), self._n_bytes, self._max_bytes
-            )
+            return CacheInfo(self._hits, self._misses, self._evictions, len(self._rows), self._n_bytes, self._max_bytes)
 
     def _evict(self) -> None:
         while self._n_bytes > self._max_bytes:

@@ -21,12 +21,12 @@ from sktransfer.demo.report import (
 from sktransfer.demo.tasks import image_task, text_task
 
 
-def run_demo(n_splits: int = 10, seed: int = 0) -> list[Comparison]:
+def run_demo(n_splits: int = 20, seed: int = 0) -> list[Comparison]:
     """Compare the methods on both tasks and print what was found.
 
     Parameters
     ----------
-    n_splits : int, default=10
+    n_splits : int, default=20
         Number of random splits of each task.
     seed : int, default=0
         Seed of the splits.
@@ -38,7 +38,7 @@ def run_demo(n_splits: int = 10, seed: int = 0) -> list[Comparison]:
     """
     # So that seconds and counts are those of this run.
     cache_clear()
-    print("Comparing pretrained networks with the usual scikit-learn way on few labels; this takes about a minute.\n")
+    print("Comparing pretrained networks with the usual scikit-learn way on few labels: about a minute.\n", flush=True)
     comparisons = [compare(task, n_splits, seed) for task in (text_task(), image_task())]
     sections = (
         describe_tasks(comparisons),
@@ -52,14 +52,14 @@ def run_demo(n_splits: int = 10, seed: int = 0) -> list[Comparison]:
     return comparisons
 
 
-def main(arguments: Sequence[str] | None = None, *, n_splits: int = 10) -> int:
+def main(arguments: Sequence[str] | None = None, *, n_splits: int = 20) -> int:
     """Run the demo as a program.
 
     Parameters
     ----------
     arguments : sequence of str, default=None
         The command line, without the program's name; None reads that of the process.
-    n_splits : int, default=10
+    n_splits : int, default=20
         Number of random splits of each task.
 
     Returns

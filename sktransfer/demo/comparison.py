@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, StratifiedShuffleSplit
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from sktransfer.demo.tasks import Method, Task
@@ -28,7 +29,7 @@ class Outcome:
     chosen_C : ndarray of shape (n_splits,)
         The `C` that the inner cross-validation chose.
     seconds : float
-        For all splits: searches, refits and predictions.
+        For all splits: loading the network, searches, refits and predictions.
     """
 
     method: str
@@ -95,7 +96,10 @@ def _run(task: Task, method: Method, splits: list[tuple[np.ndarray, np.ndarray]]
     for train, test in tqdm(splits, desc=f"{task.name}, {method.name}", unit="split", leave=False):
         folds = StratifiedKFold(INNER_FOLDS, shuffle=True, random_state=seed)
         search = GridSearchCV(method.pipeline, GRID, cv=folds)
-        search.fit(method.rows[train], task.target[train])
-        scores.append(search.score(method.rows[test], task.target[test]))
+        # A matrix product of a hundred rows is done before a second thread has woken up; many threads that wait for
+        # each other make LogisticRegression ten times slower. The networks compute with torch's threads, not these.
+        with threadpool_limits(1, user_api="blas"):
+            search.fit(method.rows[train], task.target[train])
+            scores.append(search.score(method.rows[test], task.target[test]))
         chosen.append(search.best_params_["logisticregression__C"])
     return Outcome(method.name, np.array(scores), np.array(chosen), time.perf_counter() - start)

@@ -22,7 +22,7 @@ def save_picture(comparisons: Sequence[Comparison], path: Path) -> None:
     comparisons : sequence of Comparison
         What to draw, a panel each.
     path : Path
-        File to write; its ending names the format.
+        File to write; its ending names the format, which is PNG without one.
 
     Raises
     ------
@@ -34,18 +34,30 @@ def save_picture(comparisons: Sequence[Comparison], path: Path) -> None:
     # A bare Figure draws without a window and leaves the caller's backend alone, as pyplot would not.
     figure_module = import_optional("matplotlib.figure", extra="plot", purpose="The demo's picture")
     figure = figure_module.Figure(figsize=(4.4 * len(comparisons), 4.8), dpi=150, layout="constrained")
-    axes = figure.subplots(1, len(comparisons), sharey=True, squeeze=False)[0]
-    for ax, comparison in zip(axes, comparisons, strict=True):
-        _draw(ax, comparison)
+    axes = figure.subplots(1, len(comparisons), squeeze=False)[0]
+    scores = [np.stack([one.usual.scores, one.pretrained.scores]) for one in comparisons]
+    # Every panel shows as many points of accuracy, so that slopes compare, around its own middle.
+    height = 1.15 * max(0.05, *(np.ptp(both) for both in scores))
+    for ax, comparison, both in zip(axes, comparisons, scores, strict=True):
+        _draw(ax, comparison, both)
+        middle = (both.min() + both.max()) / 2
+        lowest, highest = middle - height / 2, middle + height / 2
+        # Chosen here, because matplotlib would put ticks at halves, which whole percentages then misname.
+        ax.set_yticks(np.arange(np.ceil(lowest / 0.05), np.floor(min(highest, 1) / 0.05) + 1) * 0.05)
+        ax.set_ylim(lowest, highest)
     axes[0].set_ylabel("accuracy on the test rows")
-    n_splits = len(comparisons[0].usual.scores)
-    figure.suptitle(f"With and without a pretrained network, few labels, {n_splits} splits", fontsize=13)
-    figure.savefig(path)
+    figure.suptitle("Few labels, without and with a pretrained network", fontsize=13)
+    figure.supxlabel(
+        f"thin lines: {scores[0].shape[1]} random splits; beside them: mean and standard deviation",
+        fontsize=9,
+        color="#5a5a5a",
+    )
+    # Given the format, matplotlib adds no ending of its own to a name that has none.
+    figure.savefig(path, format=path.suffix.removeprefix(".") or "png")
 
 
-def _draw(ax: Any, comparison: Comparison) -> None:
+def _draw(ax: Any, comparison: Comparison, both: np.ndarray) -> None:
     """Draw a panel: a thin line for each split, and mean and standard deviation beside its ends."""
-    both = np.stack([comparison.usual.scores, comparison.pretrained.scores])
     ax.plot([0, 1], both, color=_GREY, linewidth=0.9, zorder=1)
     for x, scores, color, side in ((0, both[0], _USUAL, -1), (1, both[1], _PRETRAINED, 1)):
         mean, sd = scores.mean(), scores.std()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import numpy as np
+from statistics import median_low
 
 from sktransfer.caching import CacheInfo
 from sktransfer.demo.comparison import GRID, INNER_FOLDS, Comparison, Outcome
@@ -47,7 +46,7 @@ def _row(task: str, outcome: Outcome, difference: str) -> str:
         f"{outcome.scores.mean():.3f}",
         f"{outcome.scores.std():.3f}",
         difference,
-        f"{np.median(outcome.chosen_C):g}",
+        f"{median_low(outcome.chosen_C):g}",
         f"{outcome.seconds:.1f}",
     )
 
@@ -81,11 +80,12 @@ def explain_columns() -> str:
     values = GRID["logisticregression__C"]
     return (
         "sd is the standard deviation over splits; the splits share rows, so it is no confidence interval.\n"
-        f"C of LogisticRegression was chosen by {INNER_FOLDS}-fold cross-validation on the labelled rows of each split,\n"
-        f"among {len(values)} values from {values.min():g} to {values.max():g} (the table shows the median). What C does "
-        "depends on the scale of\n"
-        "the features: an embedding of unit length or one that is standardised needs another C than counts or\n"
-        "pixels, and the default of 1 would favour one side."
+        f"C of LogisticRegression was chosen by {INNER_FOLDS}-fold cross-validation on the labelled rows of each split,"
+        f"\namong {len(values)} values from {values.min():g} to {values.max():g}; "
+        "the table shows the median. How strongly C regularises depends\n"
+        "on the scale of the features, so an embedding of unit length or a standardised one needs another C\n"
+        "than word weights or pixels do, and one C for all would favour one side.\n"
+        "seconds are for all splits and searches, loading and running the network included."
     )
 
 

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 
 def batches_by_size(sizes: Sequence[int], *, budget: int, most: int, padded: bool) -> Iterator[list[int]]:
@@ -39,3 +44,32 @@ def batches_by_size(sizes: Sequence[int], *, budget: int, most: int, padded: boo
         total += sizes[i]
     if batch:
         yield batch
+
+
+def made_ahead(make: Callable[[Given], Made], given: Sequence[Given]) -> Iterator[Made]:
+    """Apply a function in a thread, one element ahead of whoever takes the results.
+
+    Tokenisers and image decoders let go of Python's lock, so the next rows are prepared while the network runs.
+
+    Parameters
+    ----------
+    make : callable
+        Applied to each element, in order.
+    given : sequence
+        The elements.
+
+    Yields
+    ------
+    object
+        The results, in order. An error of `make` is raised where its result would have come.
+    """
+    if len(given) == 1:
+        yield make(given[0])
+        return
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="sktransfer-prepare") as pool:
+        pending = pool.submit(make, given[0])
+        for element in given[1:]:
+            made = pending.result()
+            pending = pool.submit(make, element)
+            yield made
+        yield pending.result()

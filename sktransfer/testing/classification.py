@@ -43,7 +43,11 @@ def check_classes(estimator: Any, sample: Sample) -> None:
         expect(not unknown, f"predict gives labels of y ({name})", repr(unknown))
         expect(predicted.shape == (len(X),), "predict gives one label for each row", f"shape {predicted.shape}")
         kinds = predicted.dtype.kind, classes.dtype.kind
-        expect(kinds[0] == kinds[1], f"labels ({name}) keep their type", f"predicted {predicted.dtype}, classes {classes.dtype}")
+        expect(
+            kinds[0] == kinds[1],
+            f"labels ({name}) keep their type",
+            f"predicted {predicted.dtype}, classes {classes.dtype}",
+        )
     if reads_several_classes(estimator):
         copy = fresh(estimator).fit(list(sample.rows), sample.labels)
         expect(list(copy.classes_) == ["kitchen", "music", "sea"], "classes_ is sorted", repr(copy.classes_))
@@ -64,7 +68,9 @@ def check_classifier_learns(estimator: Any, sample: Sample) -> None:
     two, places = sample.pick(0, 1)
     for rows, labels in ((X, y), (two, y[places])):
         accuracy = np.mean(np.asarray(fresh(estimator).fit(rows, labels).predict(rows)) == labels)
-        expect(accuracy > 5 / 6, f"the rows of fit are told apart ({len(set(labels))} classes)", f"accuracy {accuracy:.3f}")
+        expect(
+            accuracy > 5 / 6, f"the rows of fit are told apart ({len(set(labels))} classes)", f"accuracy {accuracy:.3f}"
+        )
 
 
 def check_predict_proba(estimator: Any, sample: Sample) -> None:
@@ -76,8 +82,14 @@ def check_predict_proba(estimator: Any, sample: Sample) -> None:
         rows = X + sample.odd_rows
         shares = np.asarray(copy.predict_proba(rows))
         shape = (len(rows), len(copy.classes_))
-        expect(shares.shape == shape, "predict_proba has a row for each row and a column for each class", f"{shares.shape}")
-        expect((shares >= 0).all() and (shares <= 1).all(), "probabilities lie in [0, 1]", f"{shares.min()}..{shares.max()}")
+        expect(
+            shares.shape == shape, "predict_proba has a row for each row and a column for each class", f"{shares.shape}"
+        )
+        expect(
+            (shares >= 0).all() and (shares <= 1).all(),
+            "probabilities lie in [0, 1]",
+            f"{shares.min()}..{shares.max()}",
+        )
         close("probabilities of a row sum to 1", np.ones(len(rows)), shares.sum(axis=1))
         close("predict gives the most probable class", copy.classes_[shares.argmax(axis=1)], copy.predict(rows))
         if hasattr(copy, "predict_log_proba"):
@@ -97,8 +109,14 @@ def check_decision_function(estimator: Any, sample: Sample) -> None:
             expect(scores.shape == shape, "decision_function has a column for each class", f"shape {scores.shape}")
             close("predict gives the class of the highest score", copy.classes_[scores.argmax(axis=1)], copy.predict(X))
             continue
-        expect(scores.shape == (len(X),), "decision_function of two classes has one value for each row", f"{scores.shape}")
-        close("predict gives classes_[1] where the score is positive", copy.classes_[(scores > 0).astype(int)], copy.predict(X))
+        expect(
+            scores.shape == (len(X),), "decision_function of two classes has one value for each row", f"{scores.shape}"
+        )
+        close(
+            "predict gives classes_[1] where the score is positive",
+            copy.classes_[(scores > 0).astype(int)],
+            copy.predict(X),
+        )
         if hasattr(copy, "predict_proba"):
             shares = np.asarray(copy.predict_proba(X))[:, 1]
             ordered = scores[np.argsort(rankdata(shares), kind="stable")]

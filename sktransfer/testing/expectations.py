@@ -79,22 +79,22 @@ def same(contract: str, expected: dict[str, np.ndarray], seen: dict[str, np.ndar
         close(f"{contract} ({name})", wanted, seen[name])
 
 
-def close(contract: str, expected: Any, seen: Any) -> None:
-    """Compare two results; numbers may differ by rounding."""
+def close(contract: str, expected: Any, seen: Any, tolerance: float = TOLERANCE) -> None:
+    """Compare two results; numbers may differ by the tolerance, in units of the largest."""
     expected, seen = np.asarray(expected), np.asarray(seen)
     if expected.shape != seen.shape:
         raise AssertionError(f"{contract}: expected shape {expected.shape}, saw {seen.shape}.")
     if expected.dtype.kind == "f" and seen.dtype.kind == "f":
         finite = np.abs(expected[np.isfinite(expected)])
         scale = max(1.0, float(finite.max())) if finite.size else 1.0
-        equal = np.isclose(seen, expected, rtol=0, atol=TOLERANCE * scale, equal_nan=True)
+        equal = np.isclose(seen, expected, rtol=0, atol=tolerance * scale, equal_nan=True)
     else:
         equal = np.asarray(expected == seen)
     if not equal.all():
         place = tuple(int(i) for i in np.argwhere(~equal)[0])
         raise AssertionError(
             f"{contract}: {np.count_nonzero(~equal)} of {equal.size} values differ, the first at {place}: expected "
-            f"{expected[place]!r}, saw {seen[place]!r}."
+            f"{expected[place].item()!r}, saw {seen[place].item()!r}."
         )
 
 

@@ -23,7 +23,9 @@ def check_feature_names_out(estimator: Any, sample: Sample) -> None:
     expect(names.dtype == object, "get_feature_names_out gives an object array", str(names.dtype))
     expect(all(isinstance(name, str) for name in names), "names of columns are str", f"{names[:3]!r}")
     expect(names.shape == (width,), f"there is a name for each of the {width} columns", f"shape {names.shape}")
-    expect(len(set(names)) == width, "no two columns have the same name", f"{len(set(names))} names for {width} columns")
+    expect(
+        len(set(names)) == width, "no two columns have the same name", f"{len(set(names))} names for {width} columns"
+    )
 
 
 def check_feature_names_out_of_frame(estimator: Any, sample: Sample, container: Container) -> None:
@@ -57,14 +59,19 @@ def check_set_output(estimator: Any, sample: Sample, library: str) -> None:
     plain = fitted(estimator, sample)
     wanted, names = plain.transform(X), list(plain.get_feature_names_out())
     local = fitted(estimator, sample).set_output(transform=library)
-    results = {"set_output on the estimator": local.transform(X), "set_output and clone": clone(local).fit(X, y).transform(X)}
+    results = {
+        "set_output on the estimator": local.transform(X),
+        "set_output and clone": clone(local).fit(X, y).transform(X),
+    }
     if hasattr(local, "fit_transform"):
         results["set_output and fit_transform"] = fresh(local).fit_transform(X, y)
     with config_context(transform_output=library):
         results["transform_output of scikit-learn's configuration"] = plain.transform(X)
     for how, out in results.items():
         expect(isinstance(out, frame_type), f"{how} gives a {library} DataFrame", type(out).__name__)
-        expect(list(out.columns) == names, f"{how} takes the names of get_feature_names_out", f"{list(out.columns)[:3]}")
+        expect(
+            list(out.columns) == names, f"{how} takes the names of get_feature_names_out", f"{list(out.columns)[:3]}"
+        )
         close(f"{how} keeps the values", wanted, out.to_numpy())
     for container in sample.containers:
         if library == "pandas" and container.is_frame and "pandas" in container.name:

@@ -338,7 +338,9 @@ def _cases_for(estimator: Any, kind: str) -> Iterator[tuple[Callable[..., None],
             yield features.check_set_output, library, library
 
 
-def _run(check: Callable[..., None], make: Callable[[Path], Sample], estimator: Any, folder: Path, case: Any = None) -> None:
+def _run(
+    check: Callable[..., None], make: Callable[[Path], Sample], estimator: Any, folder: Path, case: Any = None
+) -> None:
     sample = make(folder)
     if case is None:
         check(estimator, sample)

@@ -38,7 +38,7 @@ def check_container(estimator: Any, sample: Sample, container: Container) -> Non
     contract = f"rows in a {container.name} give what they give in a list"
     same(contract, wanted, answers(fitted(estimator, sample), handed))
     if container.tells_kind:
-            same(f"{contract}, used in fit", wanted, answers(fresh(estimator).fit(handed, y), X))
+        same(f"{contract}, used in fit", wanted, answers(fresh(estimator).fit(handed, y), X))
 
 
 def check_input_unchanged(estimator: Any, sample: Sample, container: Container) -> None:
@@ -163,7 +163,11 @@ def check_wrong_inputs(estimator: Any, sample: Sample) -> None:
                 _REFUSAL,
             )
     # The refusals must not have spoilt anything.
-    same("refused inputs leave the estimator as it was", answers(fitted(estimator, sample), sample.rows), answers(copy, sample.rows))
+    same(
+        "refused inputs leave the estimator as it was",
+        answers(fitted(estimator, sample), sample.rows),
+        answers(copy, sample.rows),
+    )
 
 
 def check_bare_row(estimator: Any, sample: Sample) -> None:
@@ -179,7 +183,14 @@ def check_sparse_input(estimator: Any, sample: Sample) -> None:
         raise SkipTest("the tags say that sparse data is read")
     copy = fitted(estimator, sample)
     dense = np.eye(len(sample.rows), 3)
-    for make in (sparse.csr_array, sparse.csr_matrix, sparse.csc_array, sparse.coo_array, sparse.dok_array, sparse.lil_array):
+    for make in (
+        sparse.csr_array,
+        sparse.csr_matrix,
+        sparse.csc_array,
+        sparse.coo_array,
+        sparse.dok_array,
+        sparse.lil_array,
+    ):
         _refused(copy, sample, make(dense), f"a {make.__name__}", _REFUSAL, "sparse")
 
 
@@ -209,8 +220,8 @@ def check_columns(estimator: Any, sample: Sample, container: Container) -> None:
         warnings.filterwarnings("error", message=".*feature names.*")
         copy.fit(frame, target_of(estimator, sample))
         answers(copy, frame)
-    names = getattr(copy, "feature_names_in_", None)
-    expect(getattr(copy, "n_features_in_", None) == 1, "n_features_in_ is 1 after a fit to one column", f"{vars(copy)}")
+    names, count = getattr(copy, "feature_names_in_", None), getattr(copy, "n_features_in_", None)
+    expect(count == 1, "n_features_in_ is 1 after a fit to one column", repr(count))
     expect(isinstance(names, np.ndarray) and names.dtype == object, "feature_names_in_ is an object array", repr(names))
     expect(list(names) == [column], f"feature_names_in_ is [{column!r}] after a fit to such a frame", repr(names))
     other = nw.from_native(frame).rename({column: "another"}).to_native()

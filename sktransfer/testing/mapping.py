@@ -75,7 +75,12 @@ MAPPING: dict[str, tuple[str, ...]] = {
     "check_supervised_y_no_nan": ("check_y_missing",),
     "check_classifier_multioutput": ("check_several_targets",),
     "check_regressor_multioutput": ("check_several_targets",),
-    "check_classifiers_train": ("check_classifier_learns", "check_y_length", "check_predict_proba", "check_decision_function"),
+    "check_classifiers_train": (
+        "check_classifier_learns",
+        "check_y_length",
+        "check_predict_proba",
+        "check_decision_function",
+    ),
     "check_classifiers_classes": ("check_classes", "check_decision_function"),
     "check_classifiers_one_label": ("check_one_class",),
     "check_classifiers_one_label_sample_weights": ("check_one_class_left_by_weights",),

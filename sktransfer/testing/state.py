@@ -43,7 +43,9 @@ def check_unfitted(estimator: Any, sample: Sample) -> None:
         answers(copy_, list(sample.rows))
         return
     names = [*METHODS, "inverse_transform"]
-    calls = {name: (lambda name=name: getattr(copy_, name)(list(sample.rows))) for name in names if hasattr(copy_, name)}
+    calls = {
+        name: (lambda name=name: getattr(copy_, name)(list(sample.rows))) for name in names if hasattr(copy_, name)
+    }
     if hasattr(copy_, "get_feature_names_out"):
         calls["get_feature_names_out"] = copy_.get_feature_names_out
     if hasattr(copy_, "score"):
@@ -185,7 +187,11 @@ def check_pickle_unfitted(estimator: Any, sample: Sample) -> None:
     """An unfitted estimator can be pickled, and fitted afterwards."""
     restored = pickle.loads(pickle.dumps(fresh(estimator)))
     wanted = answers(fitted(estimator, sample), list(sample.rows))
-    same("an estimator that was pickled unfitted gives equal answers", wanted, answers(fitted(restored, sample), sample.rows))
+    same(
+        "an estimator that was pickled unfitted gives equal answers",
+        wanted,
+        answers(fitted(restored, sample), sample.rows),
+    )
 
 
 def check_memory_mapped_pickle(estimator: Any, sample: Sample) -> None:

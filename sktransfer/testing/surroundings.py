@@ -40,7 +40,11 @@ def check_no_deprecated_calls(estimator: Any, sample: Sample) -> None:
         warnings.simplefilter("always")
         answers(fitted(estimator, sample), list(sample.rows))
     kinds = (DeprecationWarning, PendingDeprecationWarning, FutureWarning)
-    old = [f"{one.category.__name__}: {one.message} ({one.filename}:{one.lineno})" for one in caught if issubclass(one.category, kinds)]
+    old = [
+        f"{one.category.__name__}: {one.message} ({one.filename}:{one.lineno})"
+        for one in caught
+        if issubclass(one.category, kinds)
+    ]
     if old:
         raise AssertionError(f"fit and methods call nothing that is deprecated. Seen: {'; '.join(old)}")
 
@@ -65,7 +69,8 @@ def global_state() -> dict[str, Any]:
     numpy_state = np.random.get_state(legacy=False)
     state: dict[str, Any] = {
         "Python's global random generator": random.getstate(),
-        "NumPy's global random generator": repr(numpy_state["state"]["key"].tobytes()) + repr(numpy_state["state"]["pos"]),
+        "NumPy's global random generator": repr(numpy_state["state"]["key"].tobytes())
+        + repr(numpy_state["state"]["pos"]),
         "torch's global random generator": torch.random.get_rng_state().numpy().tobytes(),
         "torch.get_num_threads()": torch.get_num_threads(),
         "torch.get_num_interop_threads()": torch.get_num_interop_threads(),
@@ -92,7 +97,12 @@ def global_state() -> dict[str, Any]:
     state.update({f"os.environ[{name!r}]": value for name, value in os.environ.items()})
     loggers = {name: one for name, one in logging.root.manager.loggerDict.items() if isinstance(one, logging.Logger)}
     for name, logger in {"root": logging.root, **loggers}.items():
-        state[f"the logger {name!r}"] = (logger.level, logger.disabled, logger.propagate, tuple(map(repr, logger.handlers)))
+        state[f"the logger {name!r}"] = (
+            logger.level,
+            logger.disabled,
+            logger.propagate,
+            tuple(map(repr, logger.handlers)),
+        )
     return state
 
 

@@ -10,8 +10,10 @@ from support.architectures import ARCHITECTURES
 from torch import nn
 from torch.nn import functional as F
 
-from sktransfer.backbones.split import SplitError, check_split, light_inputs, pad_rows, split_network, trim
-from sktransfer.backbones.stages import find_stages, resolve_stages, tensors_in
+from sktransfer.backbones.split import SplitError, split_network
+from sktransfer.backbones.split_check import check_split, light_inputs, pad_rows, trim
+from sktransfer.backbones.stages import find_stages, resolve_stages
+from sktransfer.backbones.trace import tensors_in
 
 BY_NAME = {architecture.name: architecture for architecture in ARCHITECTURES}
 
