@@ -46,7 +46,7 @@ def features(images: Sequence[Any], folder: Path = WEIGHTS) -> np.ndarray:
     mean, scale = (tensors.pop(f"readout.{name}").numpy() for name in ("mean", "scale"))
     network = SmallResNet(**card["architecture"])
     network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False)
-    return (pooled_features(network, images, card["default_layers"], card["preparation"]) - mean) / scale
+    return (pooled_features(network, images, card["default_layers"], card["preparation"]) - mean) * scale
 
 
 def random_features(images: Sequence[Any], reference: Sequence[Any], seed: int, folder: Path = WEIGHTS) -> np.ndarray:
@@ -55,7 +55,7 @@ def random_features(images: Sequence[Any], reference: Sequence[Any], seed: int, 
     torch.manual_seed(seed)
     network = SmallResNet(**card["architecture"])
     mean, scale = readout_constants(network, reference, card["default_layers"], card["preparation"])
-    return (pooled_features(network, images, card["default_layers"], card["preparation"]) - mean) / scale
+    return (pooled_features(network, images, card["default_layers"], card["preparation"]) - mean) * scale
 
 
 def tuned() -> GridSearchCV:

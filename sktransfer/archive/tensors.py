@@ -43,7 +43,7 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
             raise ValueError(f"The weights file {str(path)!r} is not a whole safetensors file: {error}") from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (pickle.UnpicklingError, OSError, EOFError, RuntimeError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ValueError(
             f"The weights file {str(path)!r} cannot be read as plain tensors. It is damaged, or a pickle that holds "
             "more than tensors and could run code, which is never loaded here. Save the weights alone, with "

@@ -20,6 +20,7 @@ from sktransfer.backbones.preparation import Inputs, Preparation
 from sktransfer.backbones.split import Split, SplitError, split_network
 from sktransfer.backbones.split_check import SplitCheck, check_split
 from sktransfer.backbones.stages import Stage, find_stages, resolve_stages
+from sktransfer.backbones.trace import tensors_in
 from sktransfer.runtime.seeding import preserved_generators
 
 
@@ -295,17 +296,12 @@ def main_tensor(output: Any) -> torch.Tensor:
     TypeError
         If there is no tensor in it.
     """
-    if torch.is_tensor(output):
-        return output
-    parts = list(output.values()) if hasattr(output, "values") else output
-    if isinstance(parts, list | tuple):
-        for part in parts:
-            if torch.is_tensor(part):
-                return part
+    for tensor in tensors_in(output):
+        return tensor
     raise TypeError(
-        f"The network returned a {type(output).__name__} without a tensor in front; a backbone returns a tensor of shape "
-        "(rows, values), (rows, tokens, values) or (rows, channels, height, width), or a tuple or dict that begins "
-        "with one."
+        f"The network returned a {type(output).__name__} without a tensor in it; a backbone returns a tensor of shape "
+        "(rows, values), (rows, tokens, values) or (rows, channels, height, width), or a tuple or dict of which it is "
+        "the first."
     )
 
 

@@ -125,7 +125,7 @@ class ImagePreparation:
 
     def _prepare_one(self, row: Any, place: int) -> torch.Tensor:
         mode = "RGB" if self.channels == 3 else "L"
-        image = _in_mode(_open_image(row, place), mode)
+        image = _in_mode(_open_image(row, place), mode, row, place)
         if self.arrays_as_they_are and isinstance(row, np.ndarray) and isinstance(self.transform, ImageTransform):
             return self.transform.normalize(transforms.to_tensor(image))
         return self.transform(image)
@@ -166,7 +166,7 @@ def _digest_image(row: Any, place: int) -> bytes:
         return digest(content, domain=b"image file")
     if isinstance(row, np.ndarray):
         return digest(repr((row.shape, row.dtype.str)).encode() + row.tobytes(), domain=b"image array")
-    picture = _load(row, row, place)
+    picture = _open_image(row, place)
     palette = picture.getpalette() if picture.mode == "P" else None
     return digest(repr((picture.mode, picture.size, palette)).encode() + picture.tobytes(), domain=b"image")
 
@@ -174,9 +174,8 @@ def _digest_image(row: Any, place: int) -> bytes:
 def _open_image(row: Any, place: int) -> Image.Image:
     if isinstance(row, np.ndarray):
         return Image.fromarray(np.ascontiguousarray(row[..., 0] if row.ndim == 3 and row.shape[2] == 1 else row))
-    if isinstance(row, Path):
-        return ImageOps.exif_transpose(_load(_open_file(row.read_bytes(), row, place), row, place))
-    return _load(row, row, place)
+    picture = _open_file(row.read_bytes(), row, place) if isinstance(row, Path) else row
+    return ImageOps.exif_transpose(_load(picture, row, place))
 
 
 def _open_file(content: bytes, row: Path, place: int) -> Image.Image:
@@ -205,16 +204,22 @@ def _load(picture: Image.Image, row: Any, place: int) -> Image.Image:
     return picture
 
 
-def _in_mode(picture: Image.Image, mode: str) -> Image.Image:
+def _in_mode(picture: Image.Image, mode: str, row: Any, place: int) -> Image.Image:
     if picture.mode == mode:
         return picture
-    if picture.mode in ("I", "I;16", "I;16B", "I;16L", "F"):
+    if picture.mode.startswith("I;16"):
         # Pillow clips 16-bit grey to 8 bits; the upper byte is what one sees.
-        values = np.asarray(picture, dtype=np.float64)
-        values = values / 257 if values.max() > 255 else values
-        picture = Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
+        picture = Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        raise ValueError(
+            f"{_named(row, place)} has Pillow's mode {picture.mode!r}, whose values have no agreed range. Convert it to "
+            "8 bits ('L' or 'RGB') first."
+        )
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         # What is transparent is seen as white paper, not as whatever colour lies hidden below.
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return picture.convert(mode)
+    try:
+        return picture.convert(mode)
+    except ValueError as error:
+        raise ValueError(f"{_named(row, place)} can't be converted from Pillow's mode {picture.mode!r}.") from error

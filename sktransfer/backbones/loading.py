@@ -156,7 +156,8 @@ def _loader_of(name: str, *, is_path: bool) -> Callable[[Origin], Backbone]:
             return _load_shipped
         if name in torchvision_models.torchvision_names():
             return _load_torchvision
-        if name.startswith("timm/") or name in timm_models.timm_names():
+        # Asking timm for its names imports it, which names of the hub need not wait for.
+        if name.startswith("timm/") or ("/" not in name and name in timm_models.timm_names()):
             return _load_timm
     path = Path(name)
     if path.is_dir():
@@ -218,7 +219,8 @@ def load_again(origin: Origin, expected: str) -> Backbone:
     try:
         handle = load_backbone(_as_given(origin), weights=origin.weights, kind=origin.kind)
     except (OSError, ValueError) as error:
-        raise type(error)(
+        kind = OSError if isinstance(error, OSError) else ValueError
+        raise kind(
             f"This pickle holds the name of its backbone, {origin.name!r}, not its weights, and it can't be loaded here: "
             f"{error}"
         ) from error

@@ -102,7 +102,15 @@ class ModuleBackbone:
         return self
 
     def load(self) -> tuple[str, Callable[[], Backbone]]:
-        """Return the fingerprint, and a function that makes the handle from a copy of the module."""
+        """Look at the module as it is now.
+
+        Returns
+        -------
+        fingerprint : str
+            Digest of its tensors, settings, code and preparation.
+        make : callable
+            Makes the handle, from a copy of the module.
+        """
         preparation = self._make_preparation()
         description = {
             "module": describe(self.module),

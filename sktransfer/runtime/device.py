@@ -97,8 +97,8 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
 def frozen_pass(device: torch.device) -> Iterator[None]:
     """Run a network without gradients and in exactly the precision of its weights.
 
-    Gradients, autocast and TF32 are states that a caller may have switched on; inside they are off, and
-    afterwards they are as they were.
+    Gradients, autocast, TF32 and lower precision in float32 products are states that a caller may have switched
+    on; inside they are off, and afterwards they are as they were.
 
     Parameters
     ----------
@@ -108,9 +108,23 @@ def frozen_pass(device: torch.device) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.autocast(device.type, enabled=False))
+        stack.enter_context(_full_float32())
         if device.type == "cuda":
             cudnn = torch.backends.cudnn
             stack.enter_context(
                 cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
             )
         yield
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    if before == "highest":
+        yield
+        return
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)

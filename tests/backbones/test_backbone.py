@@ -88,7 +88,7 @@ def test_outputs_stop_at_the_deepest_module_and_leave_no_hooks():
 
 def test_main_tensor_is_the_first_of_an_output():
     tensor = torch.ones(2)
-    for output in (tensor, (tensor, None), [None, tensor], {"a": tensor, "b": tensor + 1}):
+    for output in (tensor, (tensor, None), [None, tensor], ((None, tensor), 3), {"a": tensor, "b": tensor + 1}):
         assert main_tensor(output) is tensor
     for output in (None, 3, (), {"a": 1}):
         with pytest.raises(TypeError, match="without a tensor"):

@@ -60,14 +60,21 @@ def test_sixteen_bit_grey_keeps_its_range():
     torch.testing.assert_close(tensor[0].flatten(), torch.linspace(0, 1, 256), rtol=0, atol=3e-3)
 
 
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_modes_without_an_agreed_range_are_refused(mode):
+    with pytest.raises(ValueError, match=f"row 0 of X .*mode '{mode}'"):
+        prepared([Image.new(mode, (16, 16))], preparation())
+
+
 def test_photos_are_turned_as_their_camera_says(tmp_path):
     image = picture((20, 20))
     exif = Image.Exif()
     exif[0x0112] = 3  # taken upside down
     image.save(tmp_path / "a.png", exif=exif)
-    (turned,) = prepared([tmp_path / "a.png"], preparation())
-    (upright,) = prepared([image.rotate(180)], preparation())
+    with Image.open(tmp_path / "a.png") as opened:
+        turned, same, upright = prepared([tmp_path / "a.png", opened, image.rotate(180)], preparation())
     torch.testing.assert_close(turned, upright)
+    torch.testing.assert_close(same, upright)
 
 
 def test_one_channel_networks_get_grey():

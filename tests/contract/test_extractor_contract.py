@@ -5,8 +5,9 @@ import torch
 from sklearn.exceptions import SkipTestWarning
 from sklearn.utils.estimator_checks import check_estimator
 from torch import nn
+from torchvision.transforms import ToTensor
 
-from sktransfer import PretrainedFeatureExtractor
+from sktransfer import ModuleBackbone, PretrainedFeatureExtractor
 from sktransfer.testing import transfer_estimator_checks
 
 
@@ -17,22 +18,20 @@ def own_network():
         return nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Dropout(0.5)).train()
 
 
-ESTIMATORS = {
-    "text": [PretrainedFeatureExtractor(), PretrainedFeatureExtractor(cache=None, normalize=False, batch_size=3)],
-    "image": [PretrainedFeatureExtractor(), PretrainedFeatureExtractor(own_network(), layer=[0, -1])],
-}
+def cases():
+    backbone = ModuleBackbone(own_network(), preparation=ToTensor(), name="own network")
+    estimators = {
+        "shipped text network": ("text", PretrainedFeatureExtractor()),
+        "no cache": ("text", PretrainedFeatureExtractor(cache=None, normalize=False, batch_size=3)),
+        "shipped image network": ("image", PretrainedFeatureExtractor()),
+        "own image network": ("image", PretrainedFeatureExtractor(backbone, layer=[0, -1])),
+    }
+    for name, (kind, estimator) in estimators.items():
+        for _, check in transfer_estimator_checks(estimator, kind):
+            yield pytest.param(estimator, check, id=f"{name}-{check}")
 
 
-@pytest.mark.parametrize(
-    "estimator, check",
-    [
-        pair
-        for kind, estimators in ESTIMATORS.items()
-        for estimator in estimators
-        for pair in transfer_estimator_checks(estimator, kind)
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("estimator, check", cases())
 def test_contract(estimator, check, monkeypatch):
     # Without it scikit-learn refuses to switch array API dispatch on.
     monkeypatch.setenv("SCIPY_ARRAY_API", "1")

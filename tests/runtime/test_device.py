@@ -36,5 +36,22 @@ def test_frozen_pass_shuts_out_the_callers_autocast_and_gradients():
             out = layer(x)
         assert torch.is_autocast_enabled("cpu")
     assert out.dtype == torch.float32
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_frozen_pass_computes_in_full_float32_and_restores_what_the_caller_set():
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with frozen_pass(CPU):
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_frozen_pass_makes_tensors_without_gradients_and_leaves_the_mode():
+    with frozen_pass(CPU):
+        out = torch.nn.Linear(4, 4)(torch.ones(2, 4))
     assert not out.requires_grad
     assert torch.is_grad_enabled()
