@@ -157,8 +157,8 @@ def test_misuse_is_explained():
         check_transfer_estimator(toy, kind="texts")
     with pytest.raises(TypeError, match=r"not the class: ToyTransformer\(\)"):
         check_transfer_estimator(ToyTransformer, kind="text")
-    with pytest.raises(ValueError, match="'check_pickle'.*Did you mean 'check_pickle'"):
-        check_transfer_estimator(toy, kind="text", expected_failed_checks={"check_pickle": "typo"})
+    with pytest.raises(ValueError, match="'check_pikle'.*Did you mean 'check_pickle'"):
+        check_transfer_estimator(toy, kind="text", expected_failed_checks={"check_pikle": "typo"})
     with pytest.raises(ValueError, match="on_fail must be"):
         check_transfer_estimator(toy, kind="text", on_fail="ignore")
     with pytest.raises(ValueError, match="callback"):

@@ -58,10 +58,10 @@ def save_picture(comparisons: Sequence[Comparison], path: Path) -> None:
 
 def _draw(ax: Any, comparison: Comparison, both: np.ndarray) -> None:
     """Draw a panel: a thin line for each split, and mean and standard deviation beside its ends."""
-    ax.plot([0, 1], both, color=_GREY, linewidth=0.9, zorder=1)
+    ax.plot([0, 1], both, color=_GREY, linewidth=0.7, zorder=1)
     for x, scores, color, side in ((0, both[0], _USUAL, -1), (1, both[1], _PRETRAINED, 1)):
         mean, sd = scores.mean(), scores.std()
-        ax.scatter(np.full(len(scores), x), scores, s=20, color=color, alpha=0.6, linewidths=0, zorder=2)
+        ax.scatter(np.full(len(scores), x), scores, s=20, color=color, alpha=0.5, linewidths=0, zorder=2)
         beside = x + 0.13 * side
         ax.errorbar(beside, mean, yerr=sd, fmt="o", markersize=8, color=color, capsize=4, linewidth=1.8, zorder=3)
         ax.annotate(

@@ -80,6 +80,7 @@ def explain_columns() -> str:
     values = GRID["logisticregression__C"]
     return (
         "sd is the standard deviation over splits; the splits share rows, so it is no confidence interval.\n"
+        "Another --seed draws other splits and moves the averages.\n"
         f"C of LogisticRegression was chosen by {INNER_FOLDS}-fold cross-validation on the labelled rows of each split,"
         f"\namong {len(values)} values from {values.min():g} to {values.max():g}; "
         "the table shows the median. How strongly C regularises depends\n"

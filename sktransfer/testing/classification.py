@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from unittest import SkipTest
 
@@ -54,7 +55,7 @@ def check_classes(estimator: Any, sample: Sample) -> None:
     else:
         refuses(
             "fit refuses three classes, as the tag multi_class is False",
-            lambda: fresh(estimator).fit(list(sample.rows), sample.labels),
+            partial(fresh(estimator).fit, list(sample.rows), sample.labels),
             ValueError,
             "only binary",
         )
@@ -144,7 +145,7 @@ def check_continuous_target(estimator: Any, sample: Sample) -> None:
     """A classifier refuses numbers to regress on with a ValueError about label types."""
     refuses(
         "fit of a classifier refuses continuous numbers",
-        lambda: fresh(estimator).fit(list(sample.rows), sample.targets + 0.123),
+        partial(fresh(estimator).fit, list(sample.rows), sample.targets + 0.123),
         ValueError,
         "unknown label type",
         "continuous",

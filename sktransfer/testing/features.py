@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -38,7 +39,7 @@ def check_feature_names_out_of_frame(estimator: Any, sample: Sample, container: 
     expect(list(names) == list(given), "the column's own name changes no name", f"{given[:2]} instead of {names[:2]}")
     refuses(
         "get_feature_names_out refuses the name of another column",
-        lambda: copy.get_feature_names_out(["another"]),
+        partial(copy.get_feature_names_out, ["another"]),
         ValueError,
         "input_features",
     )

@@ -170,8 +170,8 @@ class Check:
         return self.name
 
 
-def transfer_estimator_checks(estimator: Any, kind: str) -> Iterator[tuple[Any, Check]]:
-    """Yield the checks for an estimator one by one, for a parametrised test.
+def transfer_estimator_checks(estimator: Any, kind: str) -> list[tuple[Any, Check]]:
+    """Return the checks for an estimator, for a parametrised test.
 
     Parameters
     ----------
@@ -180,12 +180,10 @@ def transfer_estimator_checks(estimator: Any, kind: str) -> Iterator[tuple[Any, 
     kind : {"text", "image"}
         Kind of row that it reads.
 
-    Yields
-    ------
-    estimator : estimator
-        The estimator itself.
-    check : Check
-        To be called with the estimator; `str(check)` is its name.
+    Returns
+    -------
+    list of (estimator, Check)
+        The estimator itself, and a check to be called with it; ``str(check)`` is the check's name.
 
     Raises
     ------
@@ -214,14 +212,7 @@ def transfer_estimator_checks(estimator: Any, kind: str) -> Iterator[tuple[Any, 
         raise ValueError(
             f"kind must be one of {', '.join(map(repr, KINDS))}. Got {kind!r}.{did_you_mean(str(kind), KINDS)}"
         )
-    make = KINDS[kind]
-    for theirs, contract in _SCIKIT_LEARN_CHECKS.items():
-        if theirs is not of_scikit_learn.check_param_validation or hasattr(estimator, "_parameter_constraints"):
-            yield estimator, _of_scikit_learn(theirs, contract)
-    for check in _checks_for(estimator):
-        yield estimator, Check(check.__name__, _sentence(check), partial(_run, check, make))
-    for check, name, case in _cases_for(estimator, kind):
-        yield estimator, Check(f"{check.__name__}[{name}]", _sentence(check), partial(_run, check, make, case=case))
+    return [(estimator, check) for check in _all_checks_for(estimator, kind)]
 
 
 def check_transfer_estimator(
@@ -234,8 +225,8 @@ def check_transfer_estimator(
 ) -> list[dict[str, Any]]:
     """Hold an estimator that reads texts or images against scikit-learn's conventions.
 
-    scikit-learn's own `check_estimator` hands over tables of numbers, and skips estimators that read anything else. These checks ask the
-    same of them, with rows that they read, and some things that matter more for networks: that random generators and
+    scikit-learn's own `check_estimator` hands over tables of numbers, and skips estimators that read anything else.
+    These checks ask the same of them, with rows that they read, and some things that matter more for networks: that random generators and
     other global settings stay as they were, that a row's result does not depend on its batch mates, that nothing
     stale is left after `set_params`.
 
@@ -291,7 +282,7 @@ def check_transfer_estimator(
         raise ValueError(f"on_fail must be 'raise', 'warn' or None. Got {on_fail!r}.")
     if on_fail == "raise" and callback is not None:
         raise ValueError("callback can't be given together with on_fail='raise'; use on_fail='warn' or None.")
-    pairs = list(transfer_estimator_checks(estimator, kind))
+    pairs = transfer_estimator_checks(estimator, kind)
     expected = expected_failed_checks or {}
     _check_names(expected, [check.name for _, check in pairs])
     outcomes = []
@@ -303,6 +294,17 @@ def check_transfer_estimator(
         if callback is not None:
             callback(**outcome)
     return outcomes
+
+
+def _all_checks_for(estimator: Any, kind: str) -> Iterator[Check]:
+    make = KINDS[kind]
+    for theirs, contract in _SCIKIT_LEARN_CHECKS.items():
+        if theirs is not of_scikit_learn.check_param_validation or hasattr(estimator, "_parameter_constraints"):
+            yield _of_scikit_learn(theirs, contract)
+    for check in _checks_for(estimator):
+        yield Check(check.__name__, _sentence(check), partial(_run, check, make))
+    for check, name, case in _cases_for(estimator, kind):
+        yield Check(f"{check.__name__}[{name}]", _sentence(check), partial(_run, check, make, case=case))
 
 
 def _checks_for(estimator: Any) -> Iterator[Callable[[Any, Sample], None]]:

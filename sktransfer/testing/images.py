@@ -18,7 +18,7 @@ _SIDE = 24
 def make_images(folder: Path) -> Sample:
     """Make images of three textures; files go into `folder`."""
     topics = np.arange(24) % 3
-    rows = [_texture(topic, seed) for seed, topic in enumerate(topics)]
+    rows = [_texture(int(topic), seed) for seed, topic in enumerate(topics)]
     files = _writer(folder)
     numbers = np.arange(12.0).reshape(6, 2)
     return Sample(

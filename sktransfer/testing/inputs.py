@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import tempfile
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import SkipTest
@@ -119,11 +120,12 @@ def check_empty_input(estimator: Any, sample: Sample) -> None:
     """No rows are refused with a ValueError that says so."""
     copy = fitted(estimator, sample)
     y = target_of(estimator, sample)[:0]
-    for X in ([], (), np.array([], dtype=object), np.array(sample.rows)[:0]):
+    empty: list[Any] = [[], (), np.array([], dtype=object), np.array(sample.rows)[:0]]
+    for X in empty:
         shown = f"an empty {type(X).__name__}"
-        refuses(f"fit refuses {shown}", lambda X=X: fresh(estimator).fit(X, y), ValueError, "0 sample", "empty")
+        refuses(f"fit refuses {shown}", partial(fresh(estimator).fit, X, y), ValueError, "0 sample", "empty")
         for name in methods_of(copy):
-            refuses(f"{name} refuses {shown}", lambda n=name, X=X: getattr(copy, n)(X), ValueError, "0 sample", "empty")
+            refuses(f"{name} refuses {shown}", partial(getattr(copy, name), X), ValueError, "0 sample", "empty")
 
 
 def check_missing_rows(estimator: Any, sample: Sample) -> None:
@@ -159,7 +161,7 @@ def check_wrong_inputs(estimator: Any, sample: Sample) -> None:
         for name in methods_of(copy):
             refuses(
                 f"{name} of an estimator fitted to {sample.kind} rows refuses {shown}",
-                lambda n=name, X=X: getattr(copy, n)(X),
+                partial(getattr(copy, name), X),
                 _REFUSAL,
             )
     # The refusals must not have spoilt anything.
@@ -220,7 +222,8 @@ def check_columns(estimator: Any, sample: Sample, container: Container) -> None:
         warnings.filterwarnings("error", message=".*feature names.*")
         copy.fit(frame, target_of(estimator, sample))
         answers(copy, frame)
-    names, count = getattr(copy, "feature_names_in_", None), getattr(copy, "n_features_in_", None)
+    names: Any = getattr(copy, "feature_names_in_", None)
+    count = getattr(copy, "n_features_in_", None)
     expect(count == 1, "n_features_in_ is 1 after a fit to one column", repr(count))
     expect(isinstance(names, np.ndarray) and names.dtype == object, "feature_names_in_ is an object array", repr(names))
     expect(list(names) == [column], f"feature_names_in_ is [{column!r}] after a fit to such a frame", repr(names))
@@ -228,7 +231,7 @@ def check_columns(estimator: Any, sample: Sample, container: Container) -> None:
     for name in methods_of(copy):
         refuses(
             f"{name} refuses a column of another name than in fit",
-            lambda n=name: getattr(copy, n)(other),
+            partial(getattr(copy, name), other),
             ValueError,
             "feature name",
             "column",
@@ -240,9 +243,9 @@ def _refused(
 ) -> None:
     """Expect all methods of a fitted estimator, and `fit` of a clone, to refuse `X`."""
     y = target_of(copy, sample)
-    refuses(f"fit refuses {shown}", lambda: fresh(copy).fit(X, y), errors, *words)
+    refuses(f"fit refuses {shown}", partial(fresh(copy).fit, X, y), errors, *words)
     for name in methods_of(copy):
-        refuses(f"{name} refuses {shown}", lambda: getattr(copy, name)(X), errors, *words)
+        refuses(f"{name} refuses {shown}", partial(getattr(copy, name), X), errors, *words)
 
 
 def _content_of(X: Any) -> Any:

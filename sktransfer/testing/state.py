@@ -6,7 +6,8 @@ import copy
 import pickle
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -43,13 +44,14 @@ def check_unfitted(estimator: Any, sample: Sample) -> None:
         answers(copy_, list(sample.rows))
         return
     names = [*METHODS, "inverse_transform"]
-    calls = {
-        name: (lambda name=name: getattr(copy_, name)(list(sample.rows))) for name in names if hasattr(copy_, name)
+    X = list(sample.rows)
+    calls: dict[str, Callable[[], Any]] = {
+        name: partial(getattr(copy_, name), X) for name in names if hasattr(copy_, name)
     }
     if hasattr(copy_, "get_feature_names_out"):
         calls["get_feature_names_out"] = copy_.get_feature_names_out
     if hasattr(copy_, "score"):
-        calls["score"] = lambda: copy_.score(list(sample.rows), target_of(copy_, sample))
+        calls["score"] = partial(copy_.score, X, target_of(copy_, sample))
     for name, call in calls.items():
         refuses(f"{name} of an unfitted estimator raises NotFittedError", call, NotFittedError)
 
@@ -58,7 +60,7 @@ def check_is_fitted_after_fit(estimator: Any, sample: Sample) -> None:
     """scikit-learn's check_is_fitted raises before fit and passes after it."""
     copy_ = fresh(estimator)
     if get_tags(copy_).requires_fit:
-        refuses("check_is_fitted raises NotFittedError before fit", lambda: check_is_fitted(copy_), NotFittedError)
+        refuses("check_is_fitted raises NotFittedError before fit", partial(check_is_fitted, copy_), NotFittedError)
     copy_.fit(list(sample.rows), target_of(copy_, sample))
     try:
         check_is_fitted(copy_)
@@ -164,7 +166,7 @@ def check_clone_of_fitted(estimator: Any, sample: Sample) -> None:
     left = sorted(_public_attributes(copy_))
     expect(not left, "a clone has no fitted attributes", ", ".join(left))
     if get_tags(copy_).requires_fit:
-        refuses("a clone of a fitted estimator is not fitted", lambda: check_is_fitted(copy_), NotFittedError)
+        refuses("a clone of a fitted estimator is not fitted", partial(check_is_fitted, copy_), NotFittedError)
     before, after = original.get_params(deep=False), copy_.get_params(deep=False)
     different = [name for name in before if _content(before[name]) != _content(after[name])]
     expect(before.keys() == after.keys() and not different, "a clone has equal parameters", ", ".join(different))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from functools import partial
 from typing import Any
 from unittest import SkipTest
 
@@ -44,15 +45,15 @@ def check_y_required(estimator: Any, sample: Sample) -> None:
     """An estimator that learns from `y` refuses None with a ValueError about y."""
     if not get_tags(estimator).target_tags.required:
         raise SkipTest("the tags don't say that y is required")
-    refuses("fit refuses y=None", lambda: fresh(estimator).fit(list(sample.rows), None), ValueError, "y")
+    refuses("fit refuses y=None", partial(fresh(estimator).fit, list(sample.rows), None), ValueError, "y")
 
 
 def check_y_length(estimator: Any, sample: Sample) -> None:
     """`y` of another length than `X` is refused with a ValueError."""
     X, y = list(sample.rows), target_of(estimator, sample)
     words = ("inconsistent", "length", "number of samples")
-    refuses("fit refuses a y that is too short", lambda: fresh(estimator).fit(X, y[:-1]), ValueError, *words)
-    refuses("fit refuses a y that is too long", lambda: fresh(estimator).fit(X[:-1], y), ValueError, *words)
+    refuses("fit refuses a y that is too short", partial(fresh(estimator).fit, X, y[:-1]), ValueError, *words)
+    refuses("fit refuses a y that is too long", partial(fresh(estimator).fit, X[:-1], y), ValueError, *words)
 
 
 def check_y_missing(estimator: Any, sample: Sample) -> None:
@@ -61,10 +62,10 @@ def check_y_missing(estimator: Any, sample: Sample) -> None:
     for value in (np.nan, np.inf):
         y = np.arange(len(X)) % 2.0
         y[4] = value
-        refuses(f"fit refuses {value} in y", lambda y=y: fresh(estimator).fit(X, y), ValueError)
+        refuses(f"fit refuses {value} in y", partial(fresh(estimator).fit, X, y), ValueError)
     missing = target_of(estimator, sample).astype(object)
     missing[4] = None
-    refuses("fit refuses None in y", lambda: fresh(estimator).fit(X, missing), (ValueError, TypeError))
+    refuses("fit refuses None in y", partial(fresh(estimator).fit, X, missing), (ValueError, TypeError))
 
 
 def check_y_containers(estimator: Any, sample: Sample) -> None:
@@ -120,7 +121,7 @@ def check_several_targets(estimator: Any, sample: Sample) -> None:
     X, y = list(sample.rows), target_of(estimator, sample)
     two = np.column_stack([y, y[::-1]])
     if not get_tags(estimator).target_tags.multi_output:
-        refuses("fit refuses a y of two columns", lambda: fresh(estimator).fit(X, two), ValueError)
+        refuses("fit refuses a y of two columns", partial(fresh(estimator).fit, X, two), ValueError)
         return
     seen = np.asarray(fresh(estimator).fit(X, two).predict(X))
     expect(seen.shape == two.shape, "predict gives a column for each target", f"shape {seen.shape} for {two.shape}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 from unittest import SkipTest
 
@@ -51,7 +52,7 @@ def check_weight_shape(estimator: Any, sample: Sample) -> None:
     X, y = list(sample.rows), target_of(estimator, sample)
     for shape in ((2 * len(X),), (len(X) - 1,), (len(X), 2)):
         refuses(
-            f"fit refuses sample_weight of shape {shape}", lambda s=shape: _fit(estimator, X, y, np.ones(s)), ValueError
+            f"fit refuses sample_weight of shape {shape}", partial(_fit, estimator, X, y, np.ones(shape)), ValueError
         )
 
 
@@ -59,7 +60,7 @@ def check_weights_of_zero(estimator: Any, sample: Sample) -> None:
     """Weights that are all zero are refused with a ValueError that says so."""
     X, y = list(sample.rows), target_of(estimator, sample)
     refuses(
-        "fit refuses weights that are all zero", lambda: _fit(estimator, X, y, np.zeros(len(X))), ValueError, "zero"
+        "fit refuses weights that are all zero", partial(_fit, estimator, X, y, np.zeros(len(X))), ValueError, "zero"
     )
 
 

@@ -31,7 +31,7 @@ def cases():
             yield pytest.param(estimator, check, id=f"{name}-{check}")
 
 
-@pytest.mark.parametrize("estimator, check", cases())
+@pytest.mark.parametrize("estimator, check", list(cases()))
 def test_contract(estimator, check, monkeypatch):
     # Without it scikit-learn refuses to switch array API dispatch on.
     monkeypatch.setenv("SCIPY_ARRAY_API", "1")

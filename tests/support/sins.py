@@ -12,6 +12,7 @@ import torch
 from sklearn import get_config
 from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
+
 from support.toys import Toy, ToyClassifier, ToyRegressor, ToyTransformer
 
 # The name of a check, the class that it has to fail for, and the kind of rows that bring it to light.
