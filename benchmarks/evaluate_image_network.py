@@ -13,49 +13,43 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
-from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, RepeatedStratifiedKFold, StratifiedKFold, train_test_split
 from threadpoolctl import threadpool_limits
 
 from benchmarks.train_image_network import (
+    BLOCKS,
     N_READOUT_IMAGES,
     WEIGHTS,
+    WIDTHS,
     load_cifar10,
     pooled_features,
     readout_constants,
 )
+from sktransfer import PretrainedFeatureExtractor
 from sktransfer.backbones.small_resnet import SmallResNet
 
 STRENGTHS = np.logspace(-4, 2, 7)
 N_SEEDS, N_SPLITS, N_REPEATS, N_RANDOM = 10, 5, 5, 3
 
 
-def features(images: Sequence[Any], folder: Path = WEIGHTS) -> np.ndarray:
-    """Compute the default features of the shipped network, from its files: (n_images, n_features)."""
-    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-    tensors = load_file(folder / "model.safetensors")
-    mean, scale = (tensors.pop(f"readout.{name}").numpy() for name in ("mean", "scale"))
-    network = SmallResNet(**card["architecture"])
-    network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, strict=False)
-    return (pooled_features(network, images, card["default_layers"], card["preparation"]) - mean) * scale
+def features(images: Any) -> np.ndarray:
+    """Compute the default features of the shipped network: (n_images, n_features)."""
+    return PretrainedFeatureExtractor("image-resnet", cache=None).fit_transform(images)
 
 
-def random_features(images: Sequence[Any], reference: Sequence[Any], seed: int, folder: Path = WEIGHTS) -> np.ndarray:
+def random_features(images: Any, reference: np.ndarray, seed: int) -> np.ndarray:
     """Compute the same features with random weights, standardised by constants of the same reference images."""
-    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
     torch.manual_seed(seed)
-    network = SmallResNet(**card["architecture"])
-    mean, scale = readout_constants(network, reference, card["default_layers"], card["preparation"])
-    return (pooled_features(network, images, card["default_layers"], card["preparation"]) - mean) * scale
+    network = SmallResNet(WIDTHS, BLOCKS)
+    mean, scale = readout_constants(network, reference)
+    return (pooled_features(network, images) - mean) * scale
 
 
 def tuned() -> GridSearchCV:
@@ -84,7 +78,7 @@ def digits_scores() -> dict[str, Any]:
     """Compare the features with raw pixels on the digits, 10 labels a class."""
     digits = load_digits()
     y, pixels = digits.target, digits.data / 16
-    x = features(list(np.round(digits.images * (255 / 16)).astype(np.uint8)))
+    x = features(digits.images / 16)
     plain = LogisticRegression(max_iter=2000)
     found = {
         "features": few_label_scores(tuned(), x, y),
@@ -106,10 +100,10 @@ def digits_scores() -> dict[str, Any]:
 def hymenoptera_scores(data: Path) -> dict[str, Any]:
     """Compare the network with the same one with random weights on ants and bees."""
     paths = sorted((data / "hymenoptera").glob("*/*/*.jp*g"))
-    images, y = [Image.open(path) for path in paths], np.array([path.parent.name for path in paths])
-    reference = list(load_cifar10(data, "train")[0][:N_READOUT_IMAGES])
-    trained = fold_scores(tuned(), features(images), y)
-    random = np.stack([fold_scores(tuned(), random_features(images, reference, seed), y) for seed in range(N_RANDOM)])
+    y = np.array([path.parent.name for path in paths])
+    reference = load_cifar10(data, "train")[0][:N_READOUT_IMAGES]
+    trained = fold_scores(tuned(), features(paths), y)
+    random = np.stack([fold_scores(tuned(), random_features(paths, reference, seed), y) for seed in range(N_RANDOM)])
     gain = trained - random.mean(0)
     n = gain.size
     # The folds share training images, so the plain error of their mean is too small; Nadeau and Bengio (2003)

@@ -27,6 +27,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
+from sktransfer import ModuleBackbone, PretrainedFeatureExtractor
+from sktransfer.backbones.image import ImageTransform
 from sktransfer.backbones.small_resnet import SmallResNet
 
 WEIGHTS = Path(__file__).parents[1] / "sktransfer" / "weights" / "image-resnet"
@@ -169,46 +171,18 @@ def accuracy(model: Classifier, images: np.ndarray, labels: np.ndarray) -> float
     return float((torch.cat(parts).numpy() == labels).mean())
 
 
-def prepare(images: Sequence[Any], preparation: dict[str, Any]) -> torch.Tensor:
-    """Turn PIL images or uint8 arrays, grey or RGB, into one normalised batch (n, 3, size, size)."""
-    size, method = preparation["size"], Image.Resampling[preparation["interpolation"].upper()]
-    rows = []
-    for image in images:
-        if not isinstance(image, Image.Image):
-            image = Image.fromarray(image)
-        image, box = image.convert("RGB"), None
-        if preparation["resize"] == "crop":
-            (width, height), side = image.size, min(image.size)
-            left, top = (width - side) // 2, (height - side) // 2
-            box = (left, top, left + side, top + side)
-        rows.append(np.asarray(image.resize((size, size), method, box=box)))
-    x = torch.from_numpy(np.stack(rows)).permute(0, 3, 1, 2).float() / 255
-    mean, std = (torch.tensor(preparation[key]).view(1, 3, 1, 1) for key in ("mean", "std"))
-    return (x - mean) / std
+def pooled_features(network: SmallResNet, images: Sequence[Any]) -> np.ndarray:
+    """Mean over the positions of the default layers, side by side: (n_images, n_features)."""
+    side = PREPARATION["size"]
+    transform = ImageTransform(side, side, MEAN, STD, PREPARATION["interpolation"])
+    backbone = ModuleBackbone(network, preparation=transform, stages=network.stage_names)
+    extractor = PretrainedFeatureExtractor(backbone, layer=list(DEFAULT_LAYERS), cache=None)
+    return extractor.fit_transform(images)
 
 
-@torch.no_grad()
-def pooled_features(
-    network: SmallResNet, images: Sequence[Any], layers: Sequence[str], preparation: dict[str, Any]
-) -> np.ndarray:
-    """Mean over the positions of the named stages, side by side: (n_images, n_features)."""
-    network.eval()
-    rows = []
-    for start in range(0, len(images), 250):
-        x, found = prepare(images[start : start + 250], preparation), []
-        for name in network.stage_names:
-            x = getattr(network, name)(x)
-            if name in layers:
-                found.append(x.mean((2, 3)))
-        rows.append(torch.cat(found, 1))
-    return torch.cat(rows).numpy()
-
-
-def readout_constants(
-    network: SmallResNet, images: Sequence[Any], layers: Sequence[str], preparation: dict[str, Any]
-) -> tuple[np.ndarray, np.ndarray]:
+def readout_constants(network: SmallResNet, images: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
     """Mean of each feature over the images, and what to multiply by to get a standard deviation of one."""
-    values = pooled_features(network, images, layers, preparation)
+    values = pooled_features(network, images)
     # A channel may be silent for every image; its deviation of zero must not be divided by.
     return values.mean(0), 1 / np.maximum(values.std(0), 1e-4)
 
@@ -224,7 +198,7 @@ def write(
     }
     # The constants describe the network as it will be loaded, after the rounding to float16.
     model.network.load_state_dict(weights, strict=False)
-    mean, scale = readout_constants(model.network, list(images[:N_READOUT_IMAGES]), DEFAULT_LAYERS, PREPARATION)
+    mean, scale = readout_constants(model.network, images[:N_READOUT_IMAGES])
     weights |= {"readout.mean": torch.from_numpy(mean), "readout.scale": torch.from_numpy(scale)}
     args.output.mkdir(parents=True, exist_ok=True)
     save_file({name: value.contiguous() for name, value in weights.items()}, args.output / "model.safetensors")

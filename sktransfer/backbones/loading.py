@@ -183,9 +183,11 @@ def _all_names() -> list[str]:
 
 
 def _load_shipped(origin: Origin) -> Backbone:
-    if origin.weights is not None:
-        raise ValueError(f"weights={origin.weights!r}: the shipped network {origin.name!r} has its own weights only.")
-    return shipped.load_shipped(origin.name)
+    if origin.weights not in (None, "random"):
+        raise ValueError(
+            f"weights={origin.weights!r}: the shipped network {origin.name!r} has its own weights, or weights='random'."
+        )
+    return shipped.load_shipped(origin.name, random=origin.weights == "random")
 
 
 def _load_torchvision(origin: Origin) -> Backbone:

@@ -8,16 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from torch import nn
 
 from sktransfer.archive import read_tensors
 from sktransfer.backbones.backbone import Backbone, Origin
 from sktransfer.backbones.card import Card
+from sktransfer.backbones.checkpoints import load_tensors
 from sktransfer.backbones.fingerprint import fingerprint
 from sktransfer.backbones.image import ImagePreparation, ImageTransform
 from sktransfer.backbones.small_resnet import SmallResNet
 from sktransfer.backbones.static_embedding import load_static_embedding
 from sktransfer.backbones.text import TextPreparation
+from sktransfer.runtime.seeding import preserved_generators
 
 # What "auto" is for each kind of row that has a network for all.
 DEFAULTS = {"text": "text-static", "image": "image-resnet"}
@@ -28,13 +31,15 @@ def names() -> list[str]:
     return sorted(DEFAULTS.values())
 
 
-def load_shipped(name: str) -> Backbone:
+def load_shipped(name: str, *, random: bool = False) -> Backbone:
     """Load a network from the package's own files.
 
     Parameters
     ----------
     name : str
         One of :func:`names`.
+    random : bool, default=False
+        Draw the weights at random, from a fixed seed, to see what training gave.
 
     Returns
     -------
@@ -42,7 +47,7 @@ def load_shipped(name: str) -> Backbone:
     """
     with resources.as_file(resources.files("sktransfer.weights") / name) as folder:
         card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-        return _LOADERS[name](card, folder)
+        return _LOADERS[name](card, folder, random)
 
 
 def _card(card: dict[str, Any]) -> Card:
@@ -50,10 +55,11 @@ def _card(card: dict[str, Any]) -> Card:
     return Card(**{field: card[field] for field in fields})
 
 
-def _load_text(card: dict[str, Any], folder: Path) -> Backbone:
-    from tokenizers import Tokenizer
+def _origin(card: dict[str, Any], random: bool) -> Origin:
+    return Origin(card["name"], "random" if random else None, card["modality"])
 
-    tensors = read_tensors(folder / "model.safetensors")
+
+def _load_text(card: dict[str, Any], folder: Path, random: bool) -> Backbone:
     preparation = TextPreparation(
         Tokenizer.from_file(str(folder / "tokenizer.json")),
         max_length=card["max_length"],
@@ -63,45 +69,55 @@ def _load_text(card: dict[str, Any], folder: Path) -> Backbone:
     )
     # A table look-up needs no small batches.
     preparation.budget, preparation.most_rows = 1 << 20, preparation.chunk_rows
+    network = load_static_embedding(read_tensors(folder / "model.safetensors"))
+    if random:
+        with preserved_generators(seed=0):
+            nn.init.normal_(network.embedding.weight)
     return Backbone(
         card=_card(card),
-        network=load_static_embedding(tensors),
+        network=network,
         preparation=preparation,
-        fingerprint=fingerprint(tensors, [card["name"], preparation.describe()]),
-        origin=Origin(card["name"], kind="text"),
+        fingerprint=fingerprint(network.state_dict(), [card["name"], preparation.describe()]),
+        origin=_origin(card, random),
         normalize=card["normalize"],
         stage_names=tuple(card["stages"]),
     )
 
 
-def _load_image(card: dict[str, Any], folder: Path) -> Backbone:
+def _load_image(card: dict[str, Any], folder: Path, random: bool) -> Backbone:
     tensors = {name: tensor.float() for name, tensor in read_tensors(folder / "model.safetensors").items()}
     readout = Standardize(tensors.pop("readout.mean"), tensors.pop("readout.scale"))
-    network = SmallResNet(tuple(card["architecture"]["widths"]), tuple(card["architecture"]["blocks"]))
-    network.load_state_dict(tensors)
-    settings = card["preparation"]
-    size = settings["size"]
-    transform = ImageTransform(
-        resize=(size, size) if settings["resize"] == "squash" else size,
-        crop=None if settings["resize"] == "squash" else size,
-        mean=tuple(settings["mean"]),
-        std=tuple(settings["std"]),
-        interpolation=settings["interpolation"],
-    )
-    preparation = ImagePreparation(transform, description=transform.describe())
+    with preserved_generators(seed=0):
+        network = SmallResNet(tuple(card["architecture"]["widths"]), tuple(card["architecture"]["blocks"]))
+    if not random:
+        load_tensors(network, tensors, ignored=(), architecture=card["name"], source="the package's own file")
+    preparation = _image_preparation(card["preparation"])
     return Backbone(
         card=_card(card),
         network=network,
         preparation=preparation,
         fingerprint=fingerprint(
             {**network.state_dict(), "mean": readout.mean, "scale": readout.scale},
-            [card["name"], card["default_layers"], preparation.describe()],
+            [card["name"], random, card["default_layers"], preparation.describe()],
         ),
-        origin=Origin(card["name"], kind="image"),
+        origin=_origin(card, random),
         default_layers=tuple(card["default_layers"]),
         stage_names=tuple(card["stages"]),
-        readout=readout,
+        # The constants are those of the trained network's features.
+        readout=None if random else readout,
     )
+
+
+def _image_preparation(settings: dict[str, Any]) -> ImagePreparation:
+    size, squash = settings["size"], settings["resize"] == "squash"
+    transform = ImageTransform(
+        resize=(size, size) if squash else size,
+        crop=None if squash else size,
+        mean=tuple(settings["mean"]),
+        std=tuple(settings["std"]),
+        interpolation=settings["interpolation"],
+    )
+    return ImagePreparation(transform, description=transform.describe())
 
 
 class Standardize(nn.Module):
