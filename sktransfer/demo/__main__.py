@@ -21,12 +21,12 @@ from sktransfer.demo.report import (
 from sktransfer.demo.tasks import image_task, text_task
 
 
-def run_demo(n_splits: int = 40, seed: int = 0) -> list[Comparison]:
+def run_demo(n_splits: int = 30, seed: int = 0) -> list[Comparison]:
     """Compare the methods on both tasks and print what was found.
 
     Parameters
     ----------
-    n_splits : int, default=40
+    n_splits : int, default=30
         Number of random splits of each task.
     seed : int, default=0
         Seed of the splits.
@@ -52,14 +52,14 @@ def run_demo(n_splits: int = 40, seed: int = 0) -> list[Comparison]:
     return comparisons
 
 
-def main(arguments: Sequence[str] | None = None, *, n_splits: int = 40) -> int:
+def main(arguments: Sequence[str] | None = None, *, n_splits: int = 30) -> int:
     """Run the demo as a program.
 
     Parameters
     ----------
     arguments : sequence of str, default=None
         The command line, without the program's name; None reads that of the process.
-    n_splits : int, default=40
+    n_splits : int, default=30
         Number of random splits of each task.
 
     Returns

@@ -4,8 +4,7 @@
 which checks here stand for which of scikit-learn's, and `LEFT_OUT` which have no meaning for such rows.
 """
 
-from sktransfer.testing.harness import check_transfer_estimator, transfer_estimator_checks
+from sktransfer.testing.harness import Check, check_transfer_estimator, transfer_estimator_checks
 from sktransfer.testing.mapping import LEFT_OUT, MAPPING
-from sktransfer.testing.selection import Check
 
 __all__ = ["LEFT_OUT", "MAPPING", "Check", "check_transfer_estimator", "transfer_estimator_checks"]

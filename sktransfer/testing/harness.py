@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 from unittest import SkipTest
 
@@ -11,7 +14,41 @@ from sklearn.exceptions import EstimatorCheckFailedWarning
 
 from sktransfer._nearest import did_you_mean
 from sktransfer.testing.kinds import KINDS
-from sktransfer.testing.selection import Check, checks_for
+from sktransfer.testing.selection import checks_for
+
+
+@dataclass(frozen=True)
+class Check:
+    """One contract, ready to be held against an estimator: call it with the estimator.
+
+    Attributes
+    ----------
+    name : str
+        Its name, with what it was made for in brackets: ``check_container[polars Series]``.
+    contract : str
+        What is asked, in a sentence.
+    run : callable
+        Takes an estimator and a folder for files.
+    """
+
+    name: str
+    contract: str
+    run: Callable[[Any, Path], None]
+
+    def __call__(self, estimator: Any) -> None:
+        """Raise an error, an AssertionError in most cases, if the estimator breaks the contract."""
+        try:
+            with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+                # So few rows make solvers warn; what a check wants to know of warnings it records itself.
+                warnings.simplefilter("ignore")
+                self.run(estimator, Path(folder))
+        except Exception as error:
+            if not isinstance(error, SkipTest):
+                error.add_note(f"In {self.name} of sktransfer.testing: {self.contract}")
+            raise
+
+    def __str__(self) -> str:
+        return self.name
 
 
 def transfer_estimator_checks(estimator: Any, kind: str) -> list[tuple[Any, Check]]:
@@ -56,7 +93,7 @@ def transfer_estimator_checks(estimator: Any, kind: str) -> list[tuple[Any, Chec
         raise ValueError(
             f"kind must be one of {', '.join(map(repr, KINDS))}. Got {kind!r}.{did_you_mean(str(kind), KINDS)}"
         )
-    return [(estimator, check) for check in checks_for(estimator, kind)]
+    return [(estimator, Check(*selected)) for selected in checks_for(estimator, kind)]
 
 
 def check_transfer_estimator(

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from inspect import getdoc
 from pathlib import Path
 from typing import Any
-from unittest import SkipTest
 
 from sklearn.base import is_classifier, is_regressor
 from sklearn.utils import estimator_checks as of_scikit_learn
@@ -134,50 +131,20 @@ _WEIGHTS = (
 )
 
 
-@dataclass(frozen=True)
-class Check:
-    """One contract, ready to be held against an estimator: call it with the estimator.
-
-    Attributes
-    ----------
-    name : str
-        Its name, with what it was made for in brackets: ``check_container[polars Series]``.
-    contract : str
-        What is asked, in a sentence.
-    run : callable
-        Takes an estimator and a folder for files.
-    """
-
-    name: str
-    contract: str
-    run: Callable[[Any, Path], None]
-
-    def __call__(self, estimator: Any) -> None:
-        """Raise an error, an AssertionError in most cases, if the estimator breaks the contract."""
-        try:
-            with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
-                # So few rows make solvers warn; what a check wants to know of warnings it records itself.
-                warnings.simplefilter("ignore")
-                self.run(estimator, Path(folder))
-        except Exception as error:
-            if not isinstance(error, SkipTest):
-                error.add_note(f"In {self.name} of sktransfer.testing: {self.contract}")
-            raise
-
-    def __str__(self) -> str:
-        return self.name
+# Name, contract in a sentence, and what holds an estimator against it, given a folder for files.
+Selected = tuple[str, str, Callable[[Any, Path], None]]
 
 
-def checks_for(estimator: Any, kind: str) -> Iterator[Check]:
+def checks_for(estimator: Any, kind: str) -> Iterator[Selected]:
     """Yield the checks for an estimator that reads rows of a kind."""
     make = KINDS[kind]
     for theirs, contract in _SCIKIT_LEARN_CHECKS.items():
         if theirs is not of_scikit_learn.check_param_validation or hasattr(estimator, "_parameter_constraints"):
             yield _of_scikit_learn(theirs, contract)
     for check in _checks_of_type(estimator):
-        yield Check(check.__name__, _sentence(check), partial(_run, check, make))
+        yield check.__name__, _sentence(check), partial(_run, check, make)
     for check, name, case in _cases_for(estimator, kind):
-        yield Check(f"{check.__name__}[{name}]", _sentence(check), partial(_run, check, make, case=case))
+        yield f"{check.__name__}[{name}]", _sentence(check), partial(_run, check, make, case=case)
 
 
 def _checks_of_type(estimator: Any) -> Iterator[Callable[[Any, Sample], None]]:
@@ -224,7 +191,7 @@ def _run(
         check(estimator, sample, sample.containers[case] if isinstance(case, int) else case)
 
 
-def _of_scikit_learn(check: Callable[[str, Any], None], contract: str) -> Check:
+def _of_scikit_learn(check: Callable[[str, Any], None], contract: str) -> Selected:
     def run(estimator: Any, folder: Path) -> None:
         try:
             check(type(estimator).__name__, estimator)
@@ -233,7 +200,7 @@ def _of_scikit_learn(check: Callable[[str, Any], None], contract: str) -> Check:
                 raise
             raise AssertionError(f"{contract}. Seen: scikit-learn's own check fails, without a word.") from error
 
-    return Check(check.__name__, f"{contract[:1].upper()}{contract[1:]}.", run)
+    return check.__name__, f"{contract[:1].upper()}{contract[1:]}.", run
 
 
 def _sentence(check: Callable[..., None]) -> str:
