@@ -188,7 +188,7 @@ def fit_table(
     """
     transposed = means.multiply(weights[:, None]).T.tocsr()
     # The diagonal of the normal equations, as preconditioner: frequent tokens would dominate otherwise.
-    diagonal = transposed.multiply(means.T).sum(1).reshape(-1, 1) + PRIOR_STRENGTH
+    diagonal = np.asarray(transposed.multiply(means.T).sum(1)).reshape(-1, 1) + PRIOR_STRENGTH
     table = prior.copy()
     residual = transposed @ (targets - means @ table)
     direction = step = residual / diagonal

@@ -19,6 +19,7 @@ from sktransfer.backbones.backbone import Backbone
 from sktransfer.backbones.encoding import Readout, Run, encode
 from sktransfer.backbones.loading import load_backbone
 from sktransfer.backbones.pooling import POOLINGS
+from sktransfer.backbones.preparation import Preparation
 from sktransfer.backbones.rows import KINDS, Rows, read_rows
 from sktransfer.caching.memory import memory_cache
 from sktransfer.runtime.device import PRECISIONS, resolve_device, resolve_precision
@@ -202,11 +203,14 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         rows = read_rows(X, kind or backbone.kind)
         resolve_precision(self.precision, device, rows.kind)
         self._check_columns(X, reset=True)
-        readout = _make_readout(backbone, self.layer, self.pooling, self.normalize, self.truncate_dim)
+        preparation = backbone.preparation.with_options(max_length=self.max_length, prompt=self.prompt)
+        preparation = preparation.fitted_to(rows.values)
+        layers = _find_layers(backbone, preparation, self.layer)
+        readout = _make_readout(backbone, layers, self.pooling, self.normalize, self.truncate_dim)
         self.backbone_ = backbone
         self.modality_ = rows.kind
         self._readout = readout
-        self._preparation = backbone.preparation.with_options(max_length=self.max_length, prompt=self.prompt)
+        self._preparation = preparation
         self._n_features_out = self._find_dimension(rows)
         return self
 
@@ -299,14 +303,20 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         return tags
 
 
-def _make_readout(backbone: Backbone, layer: Any, pooling: Any, normalize: Any, truncate_dim: int | None) -> Readout:
-    """Check what is to be read out of the backbone."""
-    layers = None
-    if layer is not None:
-        asked = [layer] if isinstance(layer, Integral | str) else list(layer)
-        if not asked or any(isinstance(one, bool) or not isinstance(one, Integral | str) for one in asked):
-            raise ValueError(f"layer must be the place or name of a stage, or a list of those. Got {layer!r}.")
-        layers = tuple(backbone.find_layer(one) for one in asked)
+def _find_layers(backbone: Backbone, preparation: Preparation, layer: Any) -> tuple[int, ...] | None:
+    """Turn the parameter `layer` into places among the stages."""
+    if layer is None:
+        return None
+    asked = [layer] if isinstance(layer, Integral | str) else list(layer)
+    if not asked or any(isinstance(one, bool) or not isinstance(one, Integral | str) for one in asked):
+        raise ValueError(f"layer must be the place or name of a stage, or a list of those. Got {layer!r}.")
+    return tuple(backbone.find_layer(one, preparation) for one in asked)
+
+
+def _make_readout(
+    backbone: Backbone, layers: tuple[int, ...] | None, pooling: Any, normalize: Any, truncate_dim: int | None
+) -> Readout:
+    """Check how the outputs are to be pooled and scaled."""
     modes: str | tuple[str, ...] | None = None
     if not isinstance(pooling, str):
         unknown = [mode for mode in pooling if mode not in POOLINGS]
@@ -316,5 +326,5 @@ def _make_readout(backbone: Backbone, layer: Any, pooling: Any, normalize: Any, 
     elif pooling != "auto":
         modes = pooling
     if normalize == "auto":
-        normalize = backbone.normalize and layer is None
+        normalize = backbone.normalize and layers is None
     return Readout(layers, modes, bool(normalize), truncate_dim)

@@ -122,6 +122,30 @@ def test_half_precision_is_near_and_comes_out_as_float32(bert, texts):
     assert 0 < np.abs(exact - fast).max() < 0.1
 
 
+def fixed_size():
+    """A network that reads 12 x 10 pixels and nothing else."""
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(480, 7), nn.ReLU(), nn.Linear(7, 3)
+    )
+
+
+@pytest.mark.parametrize("layer", [None, 0, -1])
+def test_a_module_reads_the_size_that_it_is_fitted_on(images, layer):
+    module = seeded(fixed_size)
+    extractor = PretrainedFeatureExtractor(module, layer=layer)
+    E = extractor.fit_transform(images)
+    as_pictures = [Image.fromarray(image) for image in images]
+    np.testing.assert_array_equal(extractor.fit(as_pictures).transform(as_pictures), E)
+    larger = as_pictures[0].resize((30, 36))
+    assert extractor.transform([larger]).shape == (1, E.shape[1])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(extractor)).transform(images), E)
+
+
+def test_a_module_that_cannot_read_the_images_says_how_to_prepare_them(images):
+    with pytest.raises(ValueError, match=r"can't read an input of shape \(1, 3, 12, 9\).*preparation="):
+        PretrainedFeatureExtractor(seeded(fixed_size)).fit(images[:, :, :9])
+
+
 # Once per row
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import copy
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from numbers import Integral
 from typing import Any
 
@@ -109,6 +109,7 @@ class Backbone:
         self.read_output = read_output or main_tensor
         self.channels_last = channels_last
         self._stage_names = stage_names
+        self._stages: tuple[Stage, ...] | None = None
         self._network = _frozen(network)
         self._split_checks: dict[int, SplitCheck] = {}
         self._replicas: dict[tuple[torch.device, torch.dtype], tuple[nn.Module, nn.Module | None]] = {}
@@ -126,16 +127,38 @@ class Backbone:
         """Kind of row that the network reads."""
         return self.preparation.kind
 
-    @cached_property
+    @property
     def stages(self) -> tuple[Stage, ...]:
         """The blocks of the network in forward order."""
-        with self.lock, torch.no_grad(), preserved_generators():
-            if self._stage_names is not None:
-                return resolve_stages(self._network, self._stage_names)
-            example = self.preparation.examples()[0]
-            return find_stages(self._network, example.args, example.kwargs)
+        return self.find_stages(self.preparation)
 
-    def find_layer(self, layer: Integral | int | str) -> int:
+    def find_stages(self, preparation: Preparation) -> tuple[Stage, ...]:
+        """Return the blocks of the network in forward order, found on example rows the first time.
+
+        Parameters
+        ----------
+        preparation : Preparation
+            Makes rows that the network can read, where the backbone's own leaves their size open.
+
+        Returns
+        -------
+        tuple of Stage
+
+        Raises
+        ------
+        ValueError
+            If a stage that the user named is no module of the network, or the network can't read the rows.
+        """
+        with self.lock, torch.no_grad(), preserved_generators():
+            if self._stages is None and self._stage_names is not None:
+                self._stages = resolve_stages(self._network, self._stage_names)
+            if self._stages is None:
+                example = preparation.examples()[0]
+                with explained(self.name, example):
+                    self._stages = find_stages(self._network, example.args, example.kwargs)
+            return self._stages
+
+    def find_layer(self, layer: Integral | int | str, preparation: Preparation) -> int:
         """Turn a layer's number, from the end if negative, or name into its place among the stages.
 
         Raises
@@ -143,7 +166,7 @@ class Backbone:
         ValueError
             If there is no such stage; the message lists the stages.
         """
-        names = [stage.name for stage in self.stages]
+        names = [stage.name for stage in self.find_stages(preparation)]
         if isinstance(layer, str) and layer in names:
             return names.index(layer)
         if not isinstance(layer, str) and -len(names) <= int(layer) < len(names):
@@ -183,19 +206,21 @@ class Backbone:
         inputs = inputs.to(device, dtype)
         own = layers is None
         if layers is None and self.default_layers is not None:
-            layers = [self.find_layer(name) for name in self.default_layers]
+            layers = [self.find_layer(name, self.preparation) for name in self.default_layers]
         if layers is None:
-            output = network(*inputs.args, **inputs.kwargs)
+            with explained(self.name, inputs):
+                output = network(*inputs.args, **inputs.kwargs)
             features = main_tensor(output) if pooling is not None else self.read_output(output)
             vectors = pool(features, inputs.mask, pooling or self.pooling, self.channels_last)
         else:
             boundaries = [self.stages[layer].modules[-1] for layer in layers]
-            outputs = outputs_of(network, boundaries, inputs)
+            with explained(self.name, inputs):
+                outputs = outputs_of(network, boundaries, inputs)
             modes = pooling or self.layer_pooling
             vectors = torch.cat([pool(out, inputs.mask, modes, self.channels_last) for out in outputs], dim=1)
         return readout(vectors) if own and readout is not None else vectors
 
-    def split(self, depth: int) -> Split:
+    def split(self, depth: int, preparation: Preparation | None = None) -> Split:
         """Cut the network before ``stages[depth]``, or warn that it can't be cut and give it whole.
 
         The cut is compared with the whole network the first time it is made, on made-up rows.
@@ -204,6 +229,8 @@ class Backbone:
         ----------
         depth : int
             Number of frozen stages, see :func:`~sktransfer.backbones.stages.resolve_depth`.
+        preparation : Preparation, optional
+            Makes example rows, where the backbone's own leaves their size open.
 
         Returns
         -------
@@ -216,22 +243,24 @@ class Backbone:
             If the network can't be cut here, with the reason.
         """
         with self.lock:
-            example, *_ = batches = [(inputs.args, inputs.kwargs) for inputs in self.preparation.examples()]
+            preparation = preparation or self.preparation
+            stages = self.find_stages(preparation)
+            example, *_ = batches = [(inputs.args, inputs.kwargs) for inputs in preparation.examples()]
             try:
                 if depth not in self._split_checks:
-                    multiple = getattr(self.preparation, "length_multiple", 1)
+                    multiple = getattr(preparation, "length_multiple", 1)
                     self._split_checks[depth] = check_split(
-                        self._network, self.stages, depth, batches, length_multiple=multiple
+                        self._network, stages, depth, batches, length_multiple=multiple
                     )
                 auxiliary = self._split_checks[depth].auxiliary
-                return split_network(self._network, self.stages, depth, *example, auxiliary=auxiliary)
+                return split_network(self._network, stages, depth, *example, auxiliary=auxiliary)
             except SplitError as error:
                 warnings.warn(
                     f"{self.name!r} is run whole instead of from stage {depth} on, which is slower and gives the same "
                     f"result: {error}",
                     stacklevel=2,
                 )
-                return split_network(self._network, self.stages, 0, *example)
+                return split_network(self._network, stages, 0, *example)
 
     def snapshot(self) -> nn.Module:
         """Return a copy of the network that the caller may train."""
@@ -286,6 +315,25 @@ class Backbone:
 
 def _frozen(module: nn.Module) -> nn.Module:
     return module.eval().requires_grad_(False)
+
+
+@contextmanager
+def explained(name: str, inputs: Inputs) -> Iterator[None]:
+    """Say which input a network could not read, around the network's own error.
+
+    A lack of memory is left as it is: it says nothing of the rows.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, IndexError, AssertionError) as error:
+        tensors = [*inputs.args, *inputs.kwargs.values()]
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
+        raise ValueError(
+            f"The network {name!r} can't read an input of shape {shapes}: {error} If it expects another size or scale, "
+            "say how rows are prepared, with backbone=ModuleBackbone(module, preparation=...)."
+        ) from error
 
 
 def main_tensor(output: Any) -> torch.Tensor:

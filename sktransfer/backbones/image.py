@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
@@ -54,12 +54,8 @@ class ImageTransform:
             image = transforms.resize(image, size, InterpolationMode(self.interpolation), antialias=True)
         if self.crop is not None:
             image = transforms.center_crop(image, [self.crop])
-        return self.normalize(transforms.to_tensor(image))
-
-    def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Subtract the mean from pixels in [0, 1] and divide by the standard deviation."""
-        shape = (-1, 1, 1)
-        return (pixels - torch.tensor(self.mean).view(shape)) / torch.tensor(self.std).view(shape)
+        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        return (transforms.to_tensor(image) - mean) / std
 
     def describe(self) -> dict[str, object]:
         """Return the settings, for fingerprints."""
@@ -77,8 +73,9 @@ class ImagePreparation:
         What decides the result of `transform`, as values that JSON can write.
     keyword : str or None, default=None
         Keyword argument under which the network takes the pixels; None for positional.
-    arrays_as_they_are : bool, default=False
-        Whether pixel arrays keep their size (only files and PIL images are resized).
+    size_from_rows : bool, default=False
+        Whether images that all have the same size in a fit give the network's input its size; `transform` must be
+        an `ImageTransform`.
     channels : {1, 3}, default=3
         Grey or RGB.
     """
@@ -95,13 +92,13 @@ class ImagePreparation:
         *,
         description: dict[str, object],
         keyword: str | None = None,
-        arrays_as_they_are: bool = False,
+        size_from_rows: bool = False,
         channels: int = 3,
     ):
         self.transform = transform
         self.description = description
         self.keyword = keyword
-        self.arrays_as_they_are = arrays_as_they_are
+        self.size_from_rows = size_from_rows
         self.channels = channels
 
     def with_options(self, *, max_length: int | None, prompt: str | None) -> ImagePreparation:
@@ -111,9 +108,21 @@ class ImagePreparation:
             raise ValueError(f"{name} is for texts, but this backbone reads images. Leave {name} at None.")
         return self
 
+    def fitted_to(self, rows: Sequence[Any]) -> ImagePreparation:
+        """Return this preparation, for the size of the images where they all have the same and that is asked for."""
+        if not self.size_from_rows or not isinstance(self.transform, ImageTransform):
+            return self
+        sizes = {_size_of(row, place) for place, row in enumerate(rows)}
+        if len(sizes) > 1:
+            return self
+        transform = replace(self.transform, resize=sizes.pop(), crop=None)
+        return ImagePreparation(
+            transform, description=transform.describe(), keyword=self.keyword, channels=self.channels
+        )
+
     def describe(self) -> dict[str, object]:
         """Return everything that decides what a row becomes."""
-        return {**self.description, "arrays_as_they_are": self.arrays_as_they_are, "channels": self.channels}
+        return {**self.description, "channels": self.channels}
 
     def digests(self, rows: Sequence[Any]) -> list[bytes]:
         """Return a digest of each row's content; files are read and their headers checked."""
@@ -125,10 +134,7 @@ class ImagePreparation:
 
     def _prepare_one(self, row: Any, place: int) -> torch.Tensor:
         mode = "RGB" if self.channels == 3 else "L"
-        image = _in_mode(_open_image(row, place), mode, row, place)
-        if self.arrays_as_they_are and isinstance(row, np.ndarray) and isinstance(self.transform, ImageTransform):
-            return self.transform.normalize(transforms.to_tensor(image))
-        return self.transform(image)
+        return self.transform(_in_mode(_open_image(row, place), mode, row, place))
 
     def size(self, item: torch.Tensor) -> int:
         """Return the number of pixels."""
@@ -145,7 +151,11 @@ class ImagePreparation:
 
     def examples(self) -> list[Inputs]:
         """Return two small batches of made-up rows."""
-        size = (224, 224, 3) if self.channels == 3 else (224, 224)
+        # A transform that keeps sizes gets what most networks read.
+        side = (224, 224)
+        if isinstance(self.transform, ImageTransform) and isinstance(self.transform.resize, tuple):
+            side = self.transform.resize
+        size = (*side, 3) if self.channels == 3 else side
         # Noise, not a plain colour: a network that mixes up rows or places must not get away with it.
         pixels = np.random.default_rng(0).integers(0, 256, (2, 2, *size)).astype(np.uint8)
         return [self.collate(self.prepare(list(batch), 0)) for batch in pixels]
@@ -153,6 +163,17 @@ class ImagePreparation:
 
 def _named(row: Any, place: int) -> str:
     return f"The image in row {place} of X" + (f" ({str(row)!r})" if isinstance(row, Path) else "")
+
+
+def _size_of(row: Any, place: int) -> tuple[int, int]:
+    """Return height and width as one sees them; of a file, only the header is read."""
+    if isinstance(row, np.ndarray):
+        return row.shape[0], row.shape[1]
+    if isinstance(row, Path):
+        with _open_file(row, row, place) as picture:
+            return _size_of(picture, place)
+    turned = row.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+    return (row.width, row.height) if turned else (row.height, row.width)
 
 
 def _digest_image(row: Any, place: int) -> bytes:
@@ -178,9 +199,9 @@ def _open_image(row: Any, place: int) -> Image.Image:
     return ImageOps.exif_transpose(_load(picture, row, place))
 
 
-def _open_file(content: bytes, row: Path, place: int) -> Image.Image:
+def _open_file(content: bytes | Path, row: Path, place: int) -> Image.Image:
     try:
-        picture = Image.open(io.BytesIO(content))
+        picture = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
         # Pillow only warns of pictures up to twice its limit; here the limit is the limit.
         if Image.MAX_IMAGE_PIXELS and picture.width * picture.height > Image.MAX_IMAGE_PIXELS:
             raise Image.DecompressionBombError(

@@ -37,8 +37,9 @@ class ModuleBackbone:
     preparation : callable or tokenizer, default=None
         Images: a callable from a PIL image (RGB, or grey where the first convolution has one input channel) to a
         float tensor of shape (channels, height, width), such as a torchvision transform. By default pixels are
-        brought to [0, 1] and nothing else; pixel arrays keep their size, files and PIL images get a shorter side of
-        256 pixels and the middle 224 x 224.
+        brought to [0, 1] and nothing else. If all images that an estimator is fitted on have one size, that is the size
+        of the network's input, and later images of other sizes are resized to it; otherwise the shorter side becomes
+        256 pixels and the middle 224 x 224 are cut out.
         Texts: the ``tokenizers.Tokenizer``, or a fast tokenizer of transformers. There is no default.
     stages : sequence of str, default=None
         Names of the modules that are the network's blocks, in forward order; found automatically by default.
@@ -152,7 +153,7 @@ class ModuleBackbone:
                 self.preparation, description={"callable": describe(self.preparation)}, channels=channels
             )
         transform = ImageTransform(mean=(0.0,) * channels, std=(1.0,) * channels)
-        return ImagePreparation(transform, description=transform.describe(), channels=channels, arrays_as_they_are=True)
+        return ImagePreparation(transform, description=transform.describe(), channels=channels, size_from_rows=True)
 
 
 def snapshot(module: nn.Module) -> nn.Module:

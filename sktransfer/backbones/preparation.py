@@ -75,6 +75,9 @@ class Preparation(Protocol):
             If an option is given that this kind of row does not have.
         """
 
+    def fitted_to(self, rows: Sequence[Any]) -> Preparation:
+        """Return this preparation with what it leaves open taken from the rows of a fit."""
+
     def digests(self, rows: Sequence[Any]) -> list[bytes]:
         """Return a digest of each row's content."""
 

@@ -108,6 +108,10 @@ class TextPreparation:
             other.prompt = self.prompts.get(prompt, prompt)
         return other
 
+    def fitted_to(self, rows: Sequence[str]) -> TextPreparation:
+        """Return this preparation: it leaves nothing open."""
+        return self
+
     def describe(self) -> dict[str, object]:
         """Return everything that decides what a row becomes."""
         return {

@@ -82,11 +82,21 @@ def test_one_channel_networks_get_grey():
     assert tensor.shape == (1, 16, 16)
 
 
-def test_arrays_keep_their_size_where_that_is_asked_for(images):
+def test_images_of_one_size_give_the_network_its_size_whatever_they_come_in(images, tmp_path):
     transform = ImageTransform(mean=(0,) * 3, std=(1,) * 3)
-    kept = ImagePreparation(transform, description={}, arrays_as_they_are=True)
-    assert prepared(images, kept)[0].shape == (3, 12, 10)
-    assert prepared([Image.fromarray(images[0])], kept)[0].shape == (3, 224, 224)
+    open_size = ImagePreparation(transform, description=transform.describe(), size_from_rows=True)
+    image = Image.fromarray(images[0])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    Image.fromarray(images[0].transpose(1, 0, 2)).save(tmp_path / "turned.png", exif=exif)
+    for X in (images, [image], [images[0], image, tmp_path / "turned.png"]):
+        fitted = open_size.fitted_to(read_rows(X, "image").values)
+        assert prepared(X, fitted)[0].shape == (3, 12, 10)
+        assert prepared([picture()], fitted)[0].shape == (3, 12, 10), "others are resized to it"
+        assert fitted.examples()[0].args[0].shape == (2, 3, 12, 10)
+        assert fitted.describe() != open_size.describe()
+    mixed = open_size.fitted_to(read_rows([image, picture()], "image").values)
+    assert prepared([image], mixed)[0].shape == (3, 224, 224)
 
 
 def test_digest_is_of_the_content_not_of_the_name(tmp_path):
