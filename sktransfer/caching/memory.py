@@ -73,14 +73,14 @@ class MemoryCache:
     def put_many(self, keys: Iterable[bytes], rows: Iterable[np.ndarray]) -> None:
         """Store a copy of each row; rows larger than the whole limit are not kept."""
         with self._lock:
+            size_before = len(self._rows)
             for key, row in zip(keys, rows, strict=True):
-                if key in self._rows:
-                    continue
-                # A copy, because a view would keep its whole batch alive, uncounted.
-                row = np.array(row, copy=True)
-                row.flags.writeable = False
-                self._rows[key] = row
-                self._n_bytes += row.nbytes + _OVERHEAD_BYTES
+                if key not in self._rows:
+                    # Copies, because views would keep their whole batch alive, uncounted.
+                    self._rows[key] = row = row.copy()
+                    row.flags.writeable = False
+                    self._n_bytes += row.nbytes
+            self._n_bytes += (len(self._rows) - size_before) * _OVERHEAD_BYTES
             self._evict()
 
     def set_limit(self, max_bytes: int) -> None:

@@ -31,6 +31,9 @@ def batches_by_size(sizes: Sequence[int], *, budget: int, most: int, padded: boo
         Positions of the rows of one batch. Every position comes exactly once; the largest rows come first,
         so that a lack of memory shows at once.
     """
+    if not padded and len(sizes) <= most and 0 < sum(sizes) <= budget:
+        yield list(range(len(sizes)))
+        return
     order = sorted(range(len(sizes)), key=lambda i: -sizes[i])
     batch: list[int] = []
     total = 0
