@@ -48,7 +48,8 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
           It is copied in `fit`, and never changed;
         - a fitted estimator of this package, whose network is shared.
     layer : int, str or list of int or str, default=None
-        Stage whose output is the embedding: its place, counted from the end if negative, or its name; see `stages_`.
+        Stage whose output is the embedding: its place, counted from the end if negative, or its name. The names are in
+        ``backbone_.stages`` after a fit, and in the message when there is no such stage.
         Several are concatenated. None takes the network's default.
     pooling : str or list of str, default="auto"
         How outputs with several tokens or positions become one vector: "mean", "cls" (first token), "max", "last"
@@ -103,8 +104,11 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
     Notes
     -----
     A fitted estimator pickles light: the pickle holds the network's name and fingerprint where it can be loaded
-    again, and its weights where it can't (``nn.Module``). Loading such a pickle fails when the weights are gone or
-    have changed.
+    again; loading it fails when the weights are gone or have changed. For an ``nn.Module`` it holds the weights, twice:
+    as the parameter `backbone` and as the copy made in `fit`.
+
+    What is read out of the network (`backbone` to `truncate_dim`) is fixed by `fit`; `batch_size`, `device`, `precision`,
+    `cache` and `verbose` may be set afterwards and take effect at once.
 
     Which layer transfers best depends on how far the new task is from the old one (Yosinski et al. 2014,
     arXiv:1411.1792), so `layer` is worth a grid search.
@@ -198,20 +202,27 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
             If an image file does not exist, or the network is neither on disk nor can be downloaded.
         """
         self._validate_params()
-        device = resolve_device(self.device)
+        resolve_device(self.device)
         kind, backbone = self._resolve(X)
         rows = read_rows(X, kind or backbone.kind)
-        resolve_precision(self.precision, device, rows.kind)
-        self._check_columns(X, reset=True)
         preparation = backbone.preparation.with_options(max_length=self.max_length, prompt=self.prompt)
         preparation = preparation.fitted_to(rows.values)
         layers = _find_layers(backbone, preparation, self.layer)
         readout = _make_readout(backbone, layers, self.pooling, self.normalize, self.truncate_dim)
+        # The first row shows the number of values; with the cache, it is not embedded again.
+        first = Rows(rows.kind, rows.values[:1])
+        dimension = encode(backbone, preparation, readout, first, self._run(rows.kind)).shape[1]
+        if self.truncate_dim is not None and self.truncate_dim > dimension:
+            raise ValueError(
+                f"truncate_dim={self.truncate_dim} is more than the {dimension} values that this embedding has."
+            )
+        # Nothing is set before all has gone well: a failed fit leaves the estimator as it was.
+        self._check_columns(X, reset=True)
         self.backbone_ = backbone
         self.modality_ = rows.kind
-        self._readout = readout
         self._preparation = preparation
-        self._n_features_out = self._find_dimension(rows)
+        self._readout = readout
+        self._n_features_out = dimension
         return self
 
     def transform(self, X):
@@ -235,9 +246,10 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
             If `X` holds another kind of row than in `fit`, a row can't be read, or the network gives NaN for it.
         """
         check_is_fitted(self)
+        self._validate_params()
         rows = read_rows(X, self.modality_)
         self._check_columns(X, reset=False)
-        return self._encode(rows)
+        return encode(self.backbone_, self._preparation, self._readout, rows, self._run(rows.kind))
 
     def _resolve(self, X: Any) -> tuple[str | None, Backbone]:
         """Find out what kind of rows `X` holds, as far as the backbone leaves it open, and load the backbone."""
@@ -246,25 +258,16 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
             kind = read_rows(X, None).kind
         return kind, load_backbone(self.backbone, weights=self.weights, kind=kind)
 
-    def _find_dimension(self, rows: Rows) -> int:
-        """Count the values of the first row's embedding; with the cache, that row is not embedded again."""
-        dimension = self._encode(Rows(rows.kind, rows.values[:1])).shape[1]
-        if self.truncate_dim is not None and self.truncate_dim > dimension:
-            raise ValueError(
-                f"truncate_dim={self.truncate_dim} is more than the {dimension} values that this embedding has."
-            )
-        return dimension
-
-    def _encode(self, rows: Rows) -> np.ndarray:
+    def _run(self, kind: str) -> Run:
+        """Say how an encoding is carried out; these parameters take effect without a new fit."""
         device = resolve_device(self.device)
-        run = Run(
+        return Run(
             device=device,
-            dtype=resolve_precision(self.precision, device, rows.kind),
+            dtype=resolve_precision(self.precision, device, kind),
             batch_size=None if self.batch_size == "auto" else self.batch_size,
             cache=memory_cache if self.cache == "memory" else None,
             progress=bool(self.verbose),
         )
-        return encode(self.backbone_, self._preparation, self._readout, rows, run)
 
     def _check_columns(self, X: Any, *, reset: bool) -> None:
         """Keep or compare the column's name; rows without columns have nothing to compare."""
@@ -283,14 +286,28 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         return hasattr(self, "backbone_")
 
     def __sklearn_clone__(self):
-        # A module is only read, so clones share it; scikit-learn would copy its weights for every candidate and fold.
-        if not isinstance(self.backbone, nn.Module):
+        # A module or a fitted estimator is only read, so clones share it: scikit-learn would copy a module's weights
+        # for every candidate and fold, and make a fitted estimator an unfitted one.
+        if not isinstance(self.backbone, nn.Module) and not hasattr(self.backbone, "__sktransfer_backbone__"):
             return super().__sklearn_clone__()
         shell = copy.copy(self)
         shell.backbone = "auto"
         cloned = super(PretrainedFeatureExtractor, shell).__sklearn_clone__()
         cloned.backbone = self.backbone
         return cloned
+
+    def __getstate__(self):
+        state = dict(super().__getstate__())
+        if "_preparation" in state:
+            # The tokenizer comes back with the backbone.
+            state["_preparation"] = state["_preparation"].changes()
+        return state
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        if "_preparation" in state:
+            self._preparation = copy.copy(self.backbone_.preparation)
+            self._preparation.__dict__.update(state["_preparation"])
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()

@@ -142,7 +142,7 @@ def test_a_module_reads_the_size_that_it_is_fitted_on(images, layer):
 
 
 def test_a_module_that_cannot_read_the_images_says_how_to_prepare_them(images):
-    with pytest.raises(ValueError, match=r"can't read an input of shape \(1, 3, 12, 9\).*preparation="):
+    with pytest.raises(ValueError, match=r"failed on an input of shape \(1, 3, 12, 9\).*preparation="):
         PretrainedFeatureExtractor(seeded(fixed_size)).fit(images[:, :, :9])
 
 
@@ -554,6 +554,101 @@ def test_tables_have_no_automatic_backbone():
 def test_what_is_no_backbone_is_an_error(backbone, texts):
     with pytest.raises(TypeError, match="backbone must be"):
         PretrainedFeatureExtractor(backbone).fit(texts)
+
+
+def test_a_failed_fit_leaves_the_estimator_as_it_was(bert, texts):
+    extractor = PretrainedFeatureExtractor(bert, truncate_dim=99)
+    with pytest.raises(ValueError, match="truncate_dim=99"):
+        extractor.fit(texts)
+    with pytest.raises(NotFittedError):
+        extractor.transform(texts)
+    extractor.set_params(truncate_dim=None).fit(pd.DataFrame({"text": texts}))
+    before = extractor.transform(pd.DataFrame({"text": texts}))
+    with pytest.raises(ValueError, match="layer=9"):
+        extractor.set_params(layer=9).fit(texts)
+    np.testing.assert_array_equal(extractor.transform(pd.DataFrame({"text": texts})), before)
+
+
+@pytest.mark.parametrize("params", [{"cache": "disk"}, {"precision": "x"}, {"batch_size": 0}], ids=str)
+def test_parameters_set_after_the_fit_are_checked_too(bert, texts, params):
+    with pytest.raises(ValueError, match=f"'{next(iter(params))}' parameter"):
+        PretrainedFeatureExtractor(bert).fit(texts).set_params(**params).transform(texts)
+
+
+def test_a_network_that_gives_too_few_rows_is_an_error(images):
+    class First(nn.Module):
+        def forward(self, pixels):
+            return pixels.mean((2, 3))[:1]
+
+    for cache in ("memory", None):
+        extractor = PretrainedFeatureExtractor(First(), cache=cache).fit(images)
+        with pytest.raises(ValueError, match="gave 1 rows for a batch of"):
+            extractor.transform(images)
+
+
+def test_a_module_in_half_precision_is_run_in_float32(images):
+    module = nn.Conv2d(3, 4, 3)
+    half = copy.deepcopy(module).half()
+    expected = PretrainedFeatureExtractor(copy.deepcopy(half).float()).fit_transform(images)
+    np.testing.assert_array_equal(PretrainedFeatureExtractor(half).fit_transform(images), expected)
+    assert half.weight.dtype == torch.float16
+
+
+def test_prompts_of_equal_networks_are_their_own(tmp_path, texts):
+    import json
+
+    for name in ("one", "two"):
+        directory = save_tiny_bert(tmp_path / name)
+        module = {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}
+        (directory / "modules.json").write_text(json.dumps([module]))
+        settings = {"prompts": {"query": f"{name} "}}
+        (directory / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    for name in ("one", "two"):
+        found = PretrainedFeatureExtractor(tmp_path / name, prompt="query").fit_transform(texts)
+        expected = PretrainedFeatureExtractor(tmp_path / name).fit_transform([f"{name} {text}" for text in texts])
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_fitted_backbone_survives_clones_and_grids(image_module, images):
+    from sklearn.frozen import FrozenEstimator
+
+    fitted = PretrainedFeatureExtractor(image_module).fit(images)
+    extractor = clone(PretrainedFeatureExtractor(fitted, layer=0))
+    assert extractor.backbone is fitted
+    y = [0, 1] * 3
+    assert (
+        len(cross_val_score(make_pipeline(extractor, LogisticRegression()), images, y, cv=3, error_score="raise")) == 3
+    )
+    model = make_pipeline(PretrainedFeatureExtractor(), LogisticRegression())
+    grid = {"pretrainedfeatureextractor__backbone": ["auto", FrozenEstimator(fitted)]}
+    search = GridSearchCV(model, grid, cv=2, error_score="raise").fit(images, y)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    with pytest.raises(NotFittedError, match="backbone=.*FrozenEstimator"):
+        PretrainedFeatureExtractor(clone(fitted)).fit(images)
+
+
+def test_a_forked_process_does_not_wait_for_its_parents_threads(text_module):
+    import os
+    import signal
+
+    extractor = PretrainedFeatureExtractor(text_module).fit(["card"])
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with extractor.backbone_.lock:
+            held.set()
+            done.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    child = os.fork()
+    if child == 0:  # only what is cached: torch's own threads don't survive a fork
+        signal.alarm(20)
+        os._exit(0 if extractor.transform(["card"]).shape == (1, 6) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    done.set()
+    thread.join()
 
 
 def test_a_module_for_texts_needs_its_tokenizer(texts):

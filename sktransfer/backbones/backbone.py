@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
 import threading
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,6 +43,19 @@ class Origin:
     name: str
     weights: str | None = None
     kind: str | None = None
+
+
+_handles: weakref.WeakSet[Backbone] = weakref.WeakSet()
+
+
+def _renew_locks() -> None:
+    """Give a forked process locks of its own: a lock that a thread of the parent held would never be released."""
+    locks: dict[int, threading.RLock] = {}
+    for handle in list(_handles):
+        handle.lock = locks.setdefault(id(handle._network), threading.RLock())
+
+
+os.register_at_fork(after_in_child=_renew_locks)
 
 
 class Backbone:
@@ -116,6 +131,7 @@ class Backbone:
         # Held while the network runs: hooks are set on it, and rows that another thread is encoding are waited
         # for instead of encoded twice.
         self.lock = threading.RLock()
+        _handles.add(self)
 
     @property
     def name(self) -> str:
@@ -278,12 +294,13 @@ class Backbone:
         def place(origin: Origin | None) -> tuple[str, str | None] | None:
             return None if origin is None else (origin.name, origin.weights)
 
-        return place(self.origin) == place(other.origin)
+        return place(self.origin) == place(other.origin) and self.name == other.name
 
     def renamed(self, card: Card, origin: Origin | None) -> Backbone:
         """Return a handle of the same network, loaded from another place; the weights are shared."""
         handle = Backbone.__new__(Backbone)
         handle.__dict__.update(self.__dict__, card=card, origin=origin)
+        _handles.add(handle)
         return handle
 
     def _replica(self, device: torch.device, dtype: torch.dtype) -> tuple[nn.Module, nn.Module | None]:
@@ -321,18 +338,18 @@ def _frozen(module: nn.Module) -> nn.Module:
 def explained(name: str, inputs: Inputs) -> Iterator[None]:
     """Say which input a network could not read, around the network's own error.
 
-    A lack of memory is left as it is: it says nothing of the rows.
+    A lack of memory says nothing of the rows, and is left as it is.
     """
     try:
         yield
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, IndexError, AssertionError) as error:
+    except Exception as error:  # whatever a user's forward raises
         tensors = [*inputs.args, *inputs.kwargs.values()]
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
         raise ValueError(
-            f"The network {name!r} can't read an input of shape {shapes}: {error} If it expects another size or scale, "
-            "say how rows are prepared, with backbone=ModuleBackbone(module, preparation=...)."
+            f"The network {name!r} failed on an input of shape {shapes}: {type(error).__name__}: {error} If it expects rows "
+            "of another size or form, say how they are prepared, with backbone=ModuleBackbone(module, preparation=...)."
         ) from error
 
 

@@ -11,7 +11,8 @@ from importlib import resources
 from sktransfer.backbones.card import Card
 
 _MODALITIES = ("text", "image", "table", "series")
-_SHIPPED = ("text-static", "image-resnet")
+# The networks that come with the package, and what "auto" is for each kind of row that has a network for all.
+SHIPPED = {"text": "text-static", "image": "image-resnet"}
 
 
 def list_backbones(modality: str | None = None, *, pattern: str | None = None) -> list[Card]:
@@ -83,7 +84,7 @@ def _listed_cards() -> dict[str, Card]:
 def _shipped_cards() -> tuple[Card, ...]:
     names = {field.name for field in fields(Card)}
     cards = []
-    for name in _SHIPPED:
+    for name in SHIPPED.values():
         file = resources.files("sktransfer").joinpath("weights", name, "card.json")
         if file.is_file():
             entry = json.loads(file.read_text(encoding="utf-8"))

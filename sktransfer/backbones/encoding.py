@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -102,26 +101,25 @@ def encode(backbone: Backbone, preparation: Preparation, readout: Readout, rows:
         first_place.setdefault(row_digest, place)
     unique = list(first_place)
 
+    out: np.ndarray | None = None
     # Another thread that encodes the same rows is waited for; what it stored is then found.
-    with backbone.lock if run.cache is not None else nullcontext():
+    with backbone.lock:
         keys = _keys(backbone, preparation, readout, run, unique) if run.cache is not None else unique
         found = run.cache.get_many(keys) if run.cache is not None else [None] * len(unique)
         missing = [i for i, row in enumerate(found) if row is None]
-        out: np.ndarray | None = None
         if len(missing) < len(unique):
             known = [i for i, row in enumerate(found) if row is not None]
             stored = np.stack([row for row in found if row is not None])
             out = np.empty((len(unique), stored.shape[1]), np.float32)
             out[known] = stored
         places = [first_place[unique[i]] for i in missing]
-        with backbone.lock:
-            for batch, vectors in _encode_missing(backbone, preparation, readout, rows.values, places, run):
-                if out is None:
-                    out = np.empty((len(unique), vectors.shape[1]), np.float32)
-                chosen = [missing[i] for i in batch]
-                out[chosen] = vectors
-                if run.cache is not None:
-                    run.cache.put_many([keys[i] for i in chosen], vectors)
+        for batch, vectors in _encode_missing(backbone, preparation, readout, rows.values, places, run):
+            if out is None:
+                out = np.empty((len(unique), vectors.shape[1]), np.float32)
+            chosen = [missing[i] for i in batch]
+            out[chosen] = vectors
+            if run.cache is not None:
+                run.cache.put_many([keys[i] for i in chosen], vectors)
     assert out is not None  # rows are never empty
     if len(unique) == len(digests):
         return out
@@ -193,6 +191,11 @@ def _embed(backbone: Backbone, preparation: Preparation, readout: Readout, items
             device=run.device,
             dtype=run.dtype,
         )
+        if len(vectors) != len(items):
+            raise ValueError(
+                f"The network {backbone.name!r} gave {len(vectors)} rows for a batch of {len(items)}. A backbone gives one "
+                "row for each row it gets, in the same order."
+            )
         if readout.truncate_dim is not None:
             vectors = vectors[:, : readout.truncate_dim]
         if readout.normalize:

@@ -8,6 +8,7 @@ import functools
 import itertools
 import json
 import types
+import uuid
 import weakref
 from collections.abc import Mapping
 from enum import Enum
@@ -19,9 +20,8 @@ import numpy as np
 import torch
 from torch import nn
 
-_counter = itertools.count()
 # Objects that can't be described, by identity; the weak reference tells when an identity is used anew.
-_tokens: dict[int, tuple[weakref.ref, int]] = {}
+_tokens: dict[int, tuple[weakref.ref, str]] = {}
 # Settings of a module that say nothing of what it computes.
 _BOOKKEEPING = {"training", "_is_full_backward_hook", "_non_persistent_buffers_set", "_version"}
 
@@ -111,18 +111,19 @@ def _describe(value: object, above: tuple[int, ...]) -> object:
     return ["token", _token_of(value)]
 
 
-def _token_of(value: object) -> int:
+def _token_of(value: object) -> str:
     known = _tokens.get(id(value))
     if known is not None and known[0]() is value:
         return known[1]
-    token = next(_counter)
+    # Unique among processes too: fingerprints travel in pickles.
+    token = uuid.uuid4().hex
     with contextlib.suppress(TypeError):  # an object that takes no weak reference gets a new token every time
         _tokens[id(value)] = weakref.ref(value), token
     return token
 
 
 def _describe_module(module: nn.Module, above: tuple[int, ...]) -> object:
-    left_out = {*_BOOKKEEPING, "_parameters", "_buffers", "_modules", *_written_by_forward(type(module))}
+    left_out = {*_BOOKKEEPING, "_parameters", "_buffers", "_modules"}
     own = {name: value for name, value in module.__dict__.items() if name not in left_out}
     children = [[name, None if child is None else _describe(child, above)] for name, child in module._modules.items()]
     return [_describe_class(type(module), above), _describe(own, above), children]
@@ -163,29 +164,53 @@ def _written_by_forward(cls: type) -> set[str]:
 def _describe_function(function: types.FunctionType, above: tuple[int, ...]) -> object:
     if function.__module__ and function.__module__.split(".")[0] in _LIBRARIES:
         return [function.__module__, function.__qualname__]
-    cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
-    captured = [[name, cell.cell_contents] for name, cell in cells if _has_value(cell)]
+    code = function.__code__
+    cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+    captured = {name: cell.cell_contents for name, cell in cells if _has_value(cell)}
+    used = {name: function.__globals__[name] for name in _names(code) if name in function.__globals__}
+    reached = {name: value for name, value in used.items() if isinstance(value, _SETTINGS)} | captured
     return [
         "function",
-        _describe_code(function.__code__, above),
+        _describe_code(code, above),
         _describe(function.__defaults__, above),
         _describe(function.__kwdefaults__, above),
         # __class__, the cell behind super(), would lead back to the class that is being described.
         [
-            [name, type(value).__name__ if _is_record(value, name, function.__code__) else _describe(value, above)]
-            for name, value in captured
+            [name, type(value).__name__ if _is_record(name, code) else _describe(value, above)]
+            for name, value in sorted(reached.items())
             if not isinstance(value, type)
         ],
     ]
 
 
-def _is_record(value: object, name: str, code: types.CodeType) -> bool:
-    """Whether a function keeps a record in a captured value, as a list of calls is, rather than reading a setting."""
-    steps = list(dis.get_instructions(code))
-    if any(step.opname == "STORE_DEREF" and step.argval == name for step in steps):
-        return True
-    changes = any(step.opname == "STORE_SUBSCR" for step in steps) or _MUTATORS & set(code.co_names)
-    return bool(changes) and isinstance(value, list | dict | set | np.ndarray)
+# Of the global variables that a function reads, those of these types are settings or helpers of its own.
+_SETTINGS = (
+    *(bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset, type(None)),
+    *(np.ndarray, np.generic, torch.Tensor, functools.partial, types.FunctionType),
+)
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """Global names that a function reads, those of functions inside it included."""
+    inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
+    own = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    return own.union(*map(_names, inner))
+
+
+def _is_record(name: str, code: types.CodeType) -> bool:
+    """Whether a function writes to a name it reaches, as to a list of calls or a counter, rather than reading it."""
+    steps = [step for step in dis.get_instructions(code) if step.opname not in ("CACHE", "PRECALL", "PUSH_NULL")]
+    for step, then, later in zip(steps, [*steps[1:], None], [*steps[2:], None, None], strict=True):
+        if step.argval != name:
+            continue
+        if step.opname in ("STORE_DEREF", "STORE_GLOBAL"):
+            return True
+        if then is not None and then.opname in ("LOAD_METHOD", "LOAD_ATTR") and then.argval in _MUTATORS:
+            return True
+        # name[key] = value ends so; name[key] += value first copies name and key.
+        if later is not None and later.opname in ("STORE_SUBSCR", "COPY"):
+            return True
+    return any(_is_record(name, constant) for constant in code.co_consts if isinstance(constant, types.CodeType))
 
 
 _MUTATORS = {"append", "extend", "add", "update", "insert", "setdefault"}

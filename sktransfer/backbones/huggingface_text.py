@@ -17,7 +17,7 @@ from sktransfer.backbones.backbone import Backbone, Origin
 from sktransfer.backbones.card import Card
 from sktransfer.backbones.catalogue import card_of
 from sktransfer.backbones.fingerprint import describe, fingerprint
-from sktransfer.backbones.huggingface import drop_unused, load_pretrained, quiet_transformers
+from sktransfer.backbones.huggingface import drop_unused, load_pretrained, quiet_transformers, settings_of
 from sktransfer.backbones.modules import accepted_arguments
 from sktransfer.backbones.sentence_transformers_format import Recipe
 from sktransfer.backbones.text import TextPreparation, tokenizer_of
@@ -75,10 +75,9 @@ def load_text(origin: Origin, directory: Path, config: Any, recipe: Recipe | Non
     readout = nn.Sequential(*recipe.readout) if recipe.readout else None
     if readout is not None:
         tensors = tensors | {f"readout.{name}": tensor for name, tensor in readout.state_dict().items()}
-    settings = {key: value for key, value in config.to_dict().items() if key not in _NOT_OF_THE_NETWORK}
     pooling = recipe.pooling[0] if len(recipe.pooling) == 1 else recipe.pooling
     description = [
-        type(network).__name__, describe(settings), preparation.describe(), pooling, recipe.normalize,
+        type(network).__name__, describe(settings_of(config)), preparation.describe(), pooling, recipe.normalize,
         describe(readout) if readout is not None else None,
     ]  # fmt: skip
     return Backbone(
@@ -92,10 +91,6 @@ def load_text(origin: Origin, directory: Path, config: Any, recipe: Recipe | Non
         normalize=recipe.normalize,
         readout=readout,
     )
-
-
-# Entries of a configuration that say where it came from, not what it computes.
-_NOT_OF_THE_NETWORK = {"_name_or_path", "transformers_version", "architectures", "dtype", "torch_dtype"}
 
 
 def _load_tokenizer(directory: Path) -> Any:

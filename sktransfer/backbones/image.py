@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -100,6 +101,7 @@ class ImagePreparation:
         self.keyword = keyword
         self.size_from_rows = size_from_rows
         self.channels = channels
+        self.mode = "RGB" if channels == 3 else "L"
 
     def with_options(self, *, max_length: int | None, prompt: str | None) -> ImagePreparation:
         """Return this preparation: images have no options."""
@@ -115,10 +117,16 @@ class ImagePreparation:
         sizes = {_size_of(row, place) for place, row in enumerate(rows)}
         if len(sizes) > 1:
             return self
-        transform = replace(self.transform, resize=sizes.pop(), crop=None)
-        return ImagePreparation(
-            transform, description=transform.describe(), keyword=self.keyword, channels=self.channels
-        )
+        other = copy.copy(self)
+        other.transform = replace(self.transform, resize=sizes.pop(), crop=None)
+        other.description, other.size_from_rows = other.transform.describe(), False
+        return other
+
+    def changes(self) -> dict[str, Any]:
+        """Return what `fitted_to` changes."""
+        if not isinstance(self.transform, ImageTransform):
+            return {}
+        return {"transform": self.transform, "description": self.description, "size_from_rows": self.size_from_rows}
 
     def describe(self) -> dict[str, object]:
         """Return everything that decides what a row becomes."""
@@ -126,15 +134,29 @@ class ImagePreparation:
 
     def digests(self, rows: Sequence[Any]) -> list[bytes]:
         """Return a digest of each row's content; files are read and their headers checked."""
-        return [_digest_image(row, place) for place, row in enumerate(rows)]
+        return [_digest_image(row, place, self.mode) for place, row in enumerate(rows)]
 
     def prepare(self, rows: Sequence[Any], first_row: int) -> list[torch.Tensor]:
         """Read and transform images one by one."""
         return [self._prepare_one(row, place) for place, row in enumerate(rows, start=first_row)]
 
     def _prepare_one(self, row: Any, place: int) -> torch.Tensor:
-        mode = "RGB" if self.channels == 3 else "L"
-        return self.transform(_in_mode(_open_image(row, place), mode, row, place))
+        image = _in_mode(_open_image(row, place), self.mode, row, place)
+        if isinstance(self.transform, ImageTransform):
+            return self.transform(image)
+        try:
+            pixels = self.transform(image)
+        except Exception as error:
+            raise ValueError(
+                f"The preparation failed on {_named(row, place)}: {type(error).__name__}: {error}"
+            ) from error
+        if not torch.is_tensor(pixels) or pixels.ndim != 3:
+            shape = f" of shape {tuple(pixels.shape)}" if torch.is_tensor(pixels) else ""
+            raise TypeError(
+                f"The preparation gave a {type(pixels).__name__}{shape} for {_named(row, place)}; it has to give a tensor "
+                "(channels, height, width)."
+            )
+        return pixels
 
     def size(self, item: torch.Tensor) -> int:
         """Return the number of pixels."""
@@ -162,7 +184,7 @@ class ImagePreparation:
 
 
 def _named(row: Any, place: int) -> str:
-    return f"The image in row {place} of X" + (f" ({str(row)!r})" if isinstance(row, Path) else "")
+    return f"the image in row {place} of X" + (f" ({str(row)!r})" if isinstance(row, Path) else "")
 
 
 def _size_of(row: Any, place: int) -> tuple[int, int]:
@@ -176,20 +198,24 @@ def _size_of(row: Any, place: int) -> tuple[int, int]:
     return (row.width, row.height) if turned else (row.height, row.width)
 
 
-def _digest_image(row: Any, place: int) -> bytes:
+def _sentence(row: Any, place: int) -> str:
+    return "T" + _named(row, place)[1:]
+
+
+def _digest_image(row: Any, place: int, mode: str) -> bytes:
     """Digest of an image's content; a file's header is checked on the way, before anything expensive runs."""
     if isinstance(row, Path):
         try:
             content = row.read_bytes()
         except OSError as error:
-            raise OSError(f"{_named(row, place)} can't be read: {error.strerror}.") from error
+            raise OSError(f"{_sentence(row, place)} can't be read: {error.strerror}.") from error
         _open_file(content, row, place)
         return digest(content, domain=b"image file")
     if isinstance(row, np.ndarray):
         return digest(repr((row.shape, row.dtype.str)).encode() + row.tobytes(), domain=b"image array")
-    picture = _open_image(row, place)
-    palette = picture.getpalette() if picture.mode == "P" else None
-    return digest(repr((picture.mode, picture.size, palette)).encode() + picture.tobytes(), domain=b"image")
+    # As the network will see it: transparency and palettes of many forms are part of the content.
+    picture = _in_mode(_open_image(row, place), mode, row, place)
+    return digest(repr((mode, picture.size)).encode() + picture.tobytes(), domain=b"image")
 
 
 def _open_image(row: Any, place: int) -> Image.Image:
@@ -209,11 +235,13 @@ def _open_file(content: bytes | Path, row: Path, place: int) -> Image.Image:
             )
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise ValueError(
-            f"{_named(row, place)} is refused as a decompression bomb: {error}. If you trust the file, raise "
+            f"{_sentence(row, place)} is refused as a decompression bomb: {error}. If you trust the file, raise "
             "PIL.Image.MAX_IMAGE_PIXELS, or shrink it first."
         ) from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{_named(row, place)} is not a readable image: {error}.") from error
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{_sentence(row, place)} is not a readable image, of no format that Pillow knows.") from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{_sentence(row, place)} is not a readable image: {error}.") from error
     return picture
 
 
@@ -221,7 +249,7 @@ def _load(picture: Image.Image, row: Any, place: int) -> Image.Image:
     try:
         picture.load()
     except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{_named(row, place)} is damaged: {error}. Replace or drop it.") from error
+        raise ValueError(f"{_sentence(row, place)} is damaged: {error}. Replace or drop it.") from error
     return picture
 
 
@@ -233,7 +261,7 @@ def _in_mode(picture: Image.Image, mode: str, row: Any, place: int) -> Image.Ima
         picture = Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))
     if picture.mode in ("I", "F"):
         raise ValueError(
-            f"{_named(row, place)} has Pillow's mode {picture.mode!r}, whose values have no agreed range. Convert it to "
+            f"{_sentence(row, place)} has Pillow's mode {picture.mode!r}, whose values have no agreed range. Convert it to "
             "8 bits ('L' or 'RGB') first."
         )
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
@@ -243,4 +271,4 @@ def _in_mode(picture: Image.Image, mode: str, row: Any, place: int) -> Image.Ima
     try:
         return picture.convert(mode)
     except ValueError as error:
-        raise ValueError(f"{_named(row, place)} can't be converted from Pillow's mode {picture.mode!r}.") from error
+        raise ValueError(f"{_sentence(row, place)} can't be converted from Pillow's mode {picture.mode!r}.") from error

@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Any
 
+from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from sktransfer._nearest import did_you_mean
@@ -52,7 +53,13 @@ def load_backbone(backbone: Any, *, weights: str | os.PathLike | None = None, ki
     """
     given = backbone
     if hasattr(backbone, "__sktransfer_backbone__") and not isinstance(backbone, type):
-        backbone = backbone.__sktransfer_backbone__()
+        try:
+            backbone = backbone.__sktransfer_backbone__()
+        except NotFittedError as error:
+            raise NotFittedError(
+                f"backbone={type(backbone).__name__}(...) is not fitted, so it has no network to share. Fit it first; in a "
+                "grid of backbones wrap it as sklearn.frozen.FrozenEstimator(fitted), so that clones stay fitted."
+            ) from error
     if isinstance(backbone, Backbone | nn.Module | ModuleBackbone) and weights is not None:
         raise ValueError(
             f"weights={os.fspath(weights)!r} was given beside a {type(given).__name__}, which has weights already. "
@@ -116,11 +123,11 @@ def _load_module(module: nn.Module, kind: str | None) -> Backbone:
 
 
 def _load_named(name: str | os.PathLike, weights: str | os.PathLike | None, kind: str | None) -> Backbone:
-    text = os.fspath(name)
+    text = os.path.expanduser(os.fspath(name))
     if text == "auto":
         text = _default_name(kind)
     version: Hashable = None
-    if weights is not None and (isinstance(weights, os.PathLike) or Path(weights).exists()):
+    if weights not in (None, "random") and (isinstance(weights, os.PathLike) or Path(weights).exists()):
         weights = str(Path(weights).resolve())
         version = _stat(Path(weights))
     weights = None if weights is None else os.fspath(weights)
@@ -133,15 +140,15 @@ def _load_named(name: str | os.PathLike, weights: str | os.PathLike | None, kind
 
 
 def _stat(path: Path) -> tuple[int, int]:
-    if not path.exists():
-        raise FileNotFoundError(f"There is no weights file at {str(path)!r}.")
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no weights file at {str(path)!r}{', but a directory' * path.is_dir()}.")
     status = path.stat()
     return status.st_mtime_ns, status.st_size
 
 
 def _default_name(kind: str | None) -> str:
-    if kind in shipped.DEFAULTS:
-        return shipped.DEFAULTS[kind]
+    if kind in catalogue.SHIPPED:
+        return catalogue.SHIPPED[kind]
     raise ValueError(
         f"There is no pretrained network that fits all {kind or 'kinds of'} rows, so backbone='auto' can't choose one. "
         "'auto' reads texts and images; for other rows give backbone= a network of yours."
@@ -159,10 +166,10 @@ def _loader_of(name: str, *, is_path: bool) -> Callable[[Origin], Backbone]:
         # Asking timm for its names imports it, which names of the hub need not wait for.
         if name.startswith("timm/") or ("/" not in name and name in timm_models.timm_names()):
             return _load_timm
-    path = Path(name)
-    if path.is_dir():
+    # os.path, because it takes a string that can't be a name for one that isn't there.
+    if name and os.path.isdir(name):
         return _load_huggingface
-    if path.is_file():
+    if os.path.isfile(name):
         raise ValueError(
             f"backbone={name!r} is a file. A weights file doesn't say which network it belongs to: name the network "
             f"and give the file as weights, for example backbone='resnet18', weights={name!r}."
@@ -172,14 +179,17 @@ def _loader_of(name: str, *, is_path: bool) -> Callable[[Origin], Backbone]:
     if "/" in name or catalogue.card_of(name) is not None:
         return _load_huggingface
     raise ValueError(
-        f"backbone={name!r} is not a name that sktransfer knows, and no directory.{did_you_mean(name, _all_names())} "
+        f"backbone={name!r} is not a name that sktransfer knows, and no directory.{_suggestion(name)} "
         "See sktransfer.list_backbones(); names on the Hugging Face hub have an owner, as in "
         "'sentence-transformers/all-MiniLM-L6-v2'."
     )
 
 
-def _all_names() -> list[str]:
-    return [*catalogue.known_names(), "auto"]
+def _suggestion(name: str) -> str:
+    names = [*catalogue.known_names(), "auto"]
+    # A hub name without its owner is the commonest slip.
+    owned = [known for known in names if known.lower().endswith("/" + name.lower())]
+    return did_you_mean(owned[0], names, most=1) if owned else did_you_mean(name, names)
 
 
 def _load_shipped(origin: Origin) -> Backbone:

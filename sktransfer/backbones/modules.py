@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from sktransfer.backbones.fingerprint import describe, fingerprint, module_tenso
 from sktransfer.backbones.image import ImagePreparation, ImageTransform
 from sktransfer.backbones.pooling import POOLINGS
 from sktransfer.backbones.preparation import Preparation
+from sktransfer.backbones.stages import resolve_stages
 from sktransfer.backbones.text import TextPreparation, tokenizer_of
 
 _MODULE_KINDS = ("image", "text")
@@ -74,7 +76,7 @@ class ModuleBackbone:
         preparation: Callable[..., torch.Tensor] | Any = None,
         stages: Sequence[str] | None = None,
         pooling: str | Sequence[str] = "mean",
-        max_length: int = 512,
+        max_length: Integral | int = 512,
         name: str | None = None,
     ):
         if not isinstance(module, nn.Module):
@@ -85,6 +87,14 @@ class ModuleBackbone:
         unknown = [mode for mode in modes if mode not in POOLINGS]
         if unknown or not modes:
             raise ValueError(f"pooling must be among {', '.join(POOLINGS)}. Got {pooling!r}.")
+        if modality == "image" and preparation is not None and not callable(preparation):
+            raise TypeError(
+                f"preparation must be a callable from a PIL image to a tensor. Got {type(preparation).__name__}."
+            )
+        if isinstance(max_length, bool) or not isinstance(max_length, Integral) or max_length < 1:
+            raise ValueError(f"max_length must be a whole number of tokens, at least 1. Got {max_length!r}.")
+        if stages is not None:
+            resolve_stages(module, stages)
         if modality == "text" and preparation is None:
             raise ValueError("A text module needs its tokenizer: ModuleBackbone(module, preparation=tokenizer, ...).")
         self.module = module
@@ -92,7 +102,7 @@ class ModuleBackbone:
         self.preparation = preparation
         self.stages = None if stages is None else tuple(stages)
         self.pooling = modes[0] if len(modes) == 1 else modes
-        self.max_length = max_length
+        self.max_length = int(max_length)
         self.name = name or type(module).__name__
 
     def __repr__(self) -> str:
@@ -126,7 +136,8 @@ class ModuleBackbone:
             parameters = sum(parameter.numel() for parameter in self.module.parameters())
             return Backbone(
                 card=Card(self.name, self.modality, parameters=parameters),
-                network=snapshot(self.module),
+                # float32 whatever it was trained in: the precision of a pass is chosen by the estimator.
+                network=snapshot(self.module).float(),
                 preparation=preparation,
                 fingerprint=identity,
                 pooling=self.pooling,

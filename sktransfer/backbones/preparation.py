@@ -75,6 +75,9 @@ class Preparation(Protocol):
             If an option is given that this kind of row does not have.
         """
 
+    def changes(self) -> dict[str, Any]:
+        """Return the attributes in which this preparation may differ from the backbone's own."""
+
     def fitted_to(self, rows: Sequence[Any]) -> Preparation:
         """Return this preparation with what it leaves open taken from the rows of a fit."""
 

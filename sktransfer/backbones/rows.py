@@ -7,6 +7,7 @@ The kinds are "text" (str), "image" (file paths, PIL images, pixel arrays), "tab
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,14 +92,17 @@ def _as_sequence(X: Any) -> Sequence[Any] | np.ndarray:
             f"X is a single {type(X).__name__}, not a collection. Put it into a list: [X]. "
             "Got a scalar where a 1-D list of rows was expected."
         )
-    X = nw.from_native(X, allow_series=True, eager_only=True, pass_through=True)
-    if isinstance(X, nw.DataFrame):
+    if hasattr(X, "detach"):  # a torch tensor, possibly with gradients or on a GPU
+        X = X.detach().cpu().numpy()
+    if hasattr(X, "columns") and hasattr(X, "shape"):
         if X.shape[1] != 1:
             raise ValueError(
-                f"X is a frame of {X.shape[1]} columns ({', '.join(map(repr, X.columns[:5]))}), but a pretrained network "
-                "reads one column. Select it, X[['name']], or use sklearn.compose.ColumnTransformer."
+                f"X is a frame of {X.shape[1]} columns ({', '.join(map(repr, list(X.columns)[:5]))}), but a pretrained "
+                "network reads one column. Select it, X[['name']], or use sklearn.compose.ColumnTransformer."
             )
-        X = X[X.columns[0]]
+        # By place: a column of pandas may have any label, a number too.
+        X = X.iloc[:, 0] if hasattr(X, "iloc") else next(nw.from_native(X, eager_only=True).iter_columns())
+    X = nw.from_native(X, allow_series=True, pass_through=True)
     if isinstance(X, nw.Series):
         return X.to_list()
     if isinstance(X, (list, tuple)):
@@ -143,11 +147,14 @@ def _tell_kind(values: Sequence[Any] | np.ndarray) -> str:
             f"The rows of X are arrays of {first.dtype} and shape {first.shape}: they could be images or series. Say "
             "which with modality='image' or modality='series', or name a backbone."
         )
-    if first is None or isinstance(first, (bytes, dict, set)):
-        raise TypeError(
-            f"X holds values of type {type(first).__name__}; a backbone reads str, paths, PIL images or arrays of numbers."
-        )
-    return "table"
+    if first is None:
+        raise ValueError("Row 0 of X is missing (None), and so are all others. Fill or drop missing rows first.")
+    if np.ndim(first) <= 1 and np.asarray(first).dtype.kind in "biuf":
+        return "table"
+    raise TypeError(
+        f"Row 0 of X is of type {type(first).__name__}; backbone='auto' reads str as texts, and pathlib.Path, PIL images "
+        "and uint8 arrays as images."
+    )
 
 
 def _is_missing(value: Any) -> bool:
@@ -182,11 +189,19 @@ def _check_images(values: Sequence[Any] | np.ndarray) -> Sequence[Any]:
     if isinstance(values, np.ndarray):
         return list(_images_of_array(values))
     checked = [_check_image(value, row) for row, value in enumerate(values)]
-    missing = [(row, value) for row, value in enumerate(checked) if isinstance(value, Path) and not value.is_file()]
+    # os.path, because it takes a name that can't be one, such as a whole text, for a file that isn't there.
+    missing = [(row, values[row]) for row, path in enumerate(checked) if _is_path(path) and not os.path.isfile(path)]
     if missing:
-        shown = "; ".join(f"row {row}: {str(path)!r}" for row, path in missing[:5])
-        raise FileNotFoundError(f"{len(missing)} of {len(checked)} image files do not exist ({shown}).")
+        shown = "; ".join(f"row {row}: {textwrap.shorten(repr(str(path)), 80)}" for row, path in missing[:3])
+        raise FileNotFoundError(
+            f"{len(missing)} of {len(checked)} image files do not exist or are no files ({shown}). A backbone that reads "
+            "images takes every str as the path of a file; for texts choose a backbone that reads texts."
+        )
     return checked
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, Path)
 
 
 def _check_image(value: Any, row: int) -> Any:

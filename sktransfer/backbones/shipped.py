@@ -14,6 +14,7 @@ from torch import nn
 from sktransfer.archive import read_tensors
 from sktransfer.backbones.backbone import Backbone, Origin
 from sktransfer.backbones.card import Card
+from sktransfer.backbones.catalogue import SHIPPED
 from sktransfer.backbones.checkpoints import load_tensors
 from sktransfer.backbones.fingerprint import fingerprint
 from sktransfer.backbones.image import ImagePreparation, ImageTransform
@@ -22,13 +23,10 @@ from sktransfer.backbones.static_embedding import load_static_embedding
 from sktransfer.backbones.text import TextPreparation
 from sktransfer.runtime.seeding import preserved_generators
 
-# What "auto" is for each kind of row that has a network for all.
-DEFAULTS = {"text": "text-static", "image": "image-resnet"}
-
 
 def names() -> list[str]:
     """Return the names of the shipped networks."""
-    return sorted(DEFAULTS.values())
+    return sorted(SHIPPED.values())
 
 
 def load_shipped(name: str, *, random: bool = False) -> Backbone:

@@ -104,6 +104,11 @@ class TextPreparation:
                     f"max_length={max_length} is more than this network can read: its limit is {self.limit} tokens, "
                     "special tokens included. Shorten max_length, or split long texts."
                 )
+            special = self.tokenizer.num_special_tokens_to_add(False) if self.special_tokens else 0
+            if max_length <= special:
+                raise ValueError(
+                    f"max_length={max_length} leaves no room for a text beside the {special} special tokens of this network."
+                )
             other.max_length = max_length
         if prompt is not None:
             other.prompt = self.prompts.get(prompt, prompt)
@@ -113,12 +118,21 @@ class TextPreparation:
         """Return this preparation: it leaves nothing open."""
         return self
 
+    def changes(self) -> dict[str, Any]:
+        """Return what `with_options` changes."""
+        return {"max_length": self.max_length, "prompt": self.prompt}
+
     def describe(self) -> dict[str, object]:
         """Return everything that decides what a row becomes."""
         return {
             "tokenizer": self._tokenizer_digest,
             "max_length": self.max_length,
+            "limit": self.limit,
             "prompt": self.prompt,
+            "prompts": self.prompts,
+            "pad_id": self.pad_id,
+            "length_multiple": self.length_multiple,
+            "accepts": self.accepts,
             "special_tokens": self.special_tokens,
             "lower_case": self.lower_case,
         }
@@ -141,8 +155,8 @@ class TextPreparation:
         return len(item)
 
     def group(self, item: Encoding) -> Hashable:
-        """Return the same for all: padding makes any texts fit."""
-        return None
+        """Return the same for all, since padding makes any texts fit; the length where padding would be read."""
+        return len(item) if self.padded and "attention_mask" not in (self.accepts or ()) else None
 
     def collate(self, items: Sequence[Encoding]) -> Inputs:
         """Pad texts to the longest on the right, or lay them end to end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -89,6 +90,10 @@ class MemoryCache:
             self._max_bytes = max_bytes
             self._evict()
 
+    def renew_lock(self) -> None:
+        """Forget who holds the lock."""
+        self._lock = threading.Lock()
+
     def clear(self) -> None:
         """Forget all rows and counts."""
         with self._lock:
@@ -108,6 +113,8 @@ class MemoryCache:
 
 
 memory_cache = MemoryCache()
+# A forked process must not wait for a lock that a thread of its parent held.
+os.register_at_fork(after_in_child=memory_cache.renew_lock)
 
 
 def cache_info() -> CacheInfo:

@@ -116,7 +116,7 @@ def test_a_network_that_counts_its_calls_stays_the_same():
     module = Counting()
     module.register_forward_hook(lambda module, args, output: calls.append("hook"))
     before = of(module)
-    module(torch.ones(3))
+    copy.deepcopy(module)(torch.ones(3))
     assert calls == [3, "hook"]
     assert of(module) == before
 
@@ -137,3 +137,68 @@ def test_arrays_and_containers_are_described_by_value():
     assert describe({"a": [np.arange(3), 1.5, None, {2, 1}]}) == describe({"a": [np.arange(3), 1.5, None, {1, 2}]})
     assert describe(np.arange(3)) != describe(np.arange(4))
     assert describe(1) != describe(1.0)
+
+
+def preparation(mean, config):
+    rows = []
+
+    def prepare(image):
+        pixels = np.asarray(image, dtype=float).copy()
+        pixels[0] = 0
+        rows.append(len(pixels))
+        return (pixels - mean) * config["scale"]
+
+    return prepare
+
+
+def test_settings_are_seen_in_functions_that_also_write_to_other_things():
+    settings = [(np.zeros(3), {"scale": 1}), (np.ones(3), {"scale": 1}), (np.zeros(3), {"scale": 2})]
+    assert len({str(describe(preparation(*one))) for one in settings}) == 3
+    prepare = preparation(*settings[0])
+    before = describe(prepare)
+    prepare(np.ones((2, 3)))
+    assert describe(prepare) == before, "the record that it keeps is none"
+
+
+SIZE = 8
+
+
+def helper(x):
+    return x * SIZE
+
+
+def reads_a_global(x):
+    return helper(x) + 1
+
+
+def test_global_settings_and_helper_functions_count(monkeypatch):
+    before = describe(reads_a_global)
+    assert describe(reads_a_global) == before
+    monkeypatch.setitem(globals(), "SIZE", 16)
+    after = describe(reads_a_global)
+    assert after != before
+    monkeypatch.setitem(globals(), "helper", lambda x: x)
+    assert describe(reads_a_global) != after
+
+
+def test_a_setting_that_forward_may_fill_in_counts():
+    class Scaled(nn.Module):
+        def __init__(self, factor):
+            super().__init__()
+            self.factor = factor
+
+        def forward(self, x):
+            if self.factor is None:
+                self.factor = 1.0
+            return x * self.factor
+
+    assert of(Scaled(2.0)) != of(Scaled(3.0))
+
+
+def test_tokens_are_unique_among_processes():
+    import subprocess
+    import sys
+
+    code = "import torch; from sktransfer.backbones.fingerprint import describe; print(describe(torch.Generator()))"
+    runs = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout for _ in range(2)}
+    assert len(runs) == 2

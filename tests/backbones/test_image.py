@@ -160,3 +160,23 @@ def test_a_collated_batch_goes_in_by_place_or_keyword(images):
     assert preparation().collate(items).args[0].shape == (6, 3, 16, 16)
     named = ImagePreparation(ImageTransform(), description={}, keyword="pixel_values")
     assert named.collate(items).kwargs["pixel_values"].shape == (6, 3, 16, 16)
+
+
+def test_transparency_and_palettes_are_content():
+    grey = Image.new("L", (6, 4))
+    clear = grey.copy()
+    clear.info["transparency"] = 0
+    first, second = preparation().digests([grey, clear])
+    assert first != second
+
+
+def test_a_preparation_that_fails_or_gives_no_tensor_names_the_row(images):
+    def prepared_by(function):
+        return ImagePreparation(function, description={}).prepare([images[0]], 3)
+
+    with pytest.raises(ValueError, match="preparation failed on the image in row 3 of X: ZeroDivisionError"):
+        prepared_by(lambda image: 1 / 0)
+    with pytest.raises(TypeError, match="preparation gave a ndarray for the image in row 3"):
+        prepared_by(np.asarray)
+    with pytest.raises(TypeError, match=r"preparation gave a Tensor of shape \(3,\)"):
+        prepared_by(lambda image: torch.zeros(3))

@@ -143,3 +143,39 @@ def test_a_bad_image_of_a_list_is_named_by_its_row(images):
 def test_missing_files_are_all_found_before_anything_runs(tmp_path):
     with pytest.raises(FileNotFoundError, match="2 of 2 image files do not exist.*row 0.*nothing.png.*row 1"):
         read_rows([tmp_path / "nothing.png", str(tmp_path / "no.jpg")], "image")
+
+
+@pytest.mark.parametrize("name", [0, 1, 2.5, ("a", "b"), None, "text"])
+def test_the_column_of_a_frame_may_have_any_name(name):
+    frame = pd.DataFrame({"text": TEXTS}, index=[7, 8, 9])
+    frame.columns = [name]
+    assert list(read_rows(frame, "text").values) == TEXTS
+
+
+def test_two_columns_of_one_name_are_two_columns():
+    with pytest.raises(ValueError, match="frame of 2 columns"):
+        read_rows(pd.DataFrame([["a", "b"]], columns=["x", "x"]), "text")
+
+
+@pytest.mark.parametrize("value", [b"bytes", {"a": 1}, pd.Timestamp(0), ["nested"]])
+def test_rows_that_no_backbone_reads_are_named(value):
+    with pytest.raises(TypeError, match="Row 0 of X is of type"):
+        read_rows([value], None)
+
+
+def test_rows_that_are_all_missing_are_an_error():
+    with pytest.raises(ValueError, match="Row 0 of X is missing"):
+        read_rows([None, None], None)
+
+
+def test_a_text_given_to_a_network_for_images_is_no_file(tmp_path):
+    for path in ("a whole text " * 100, "short", str(tmp_path), "null\0byte", ""):
+        with pytest.raises(FileNotFoundError, match="row 0.*takes every str as the path"):
+            read_rows([path], "image")
+
+
+def test_torch_tensors_are_arrays():
+    import torch
+
+    pixels = torch.rand(2, 3, 4, 5, requires_grad=True)
+    assert [value.shape for value in read_rows(pixels, "image").values] == [(4, 5, 3)] * 2

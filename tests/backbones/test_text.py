@@ -83,3 +83,18 @@ def test_a_tokenizer_without_a_fast_core_is_refused():
 def test_sizes_are_tokens():
     items = preparation().prepare(["how do i", "card"], 0)
     assert np.array([preparation().size(item) for item in items]).tolist() == [5, 3]
+
+
+def test_networks_that_read_no_mask_get_no_padding():
+    masked, unmasked, positional = (
+        preparation(accepts=a) for a in (("input_ids", "attention_mask"), ("input_ids",), None)
+    )
+    items = masked.prepare(["how do i", "card", "pin"], 0)
+    assert len({masked.group(item) for item in items}) == 1
+    for other in (unmasked, positional):
+        assert [other.group(item) for item in items] == [5, 3, 3]
+
+
+def test_a_length_without_room_for_a_text_is_an_error():
+    with pytest.raises(ValueError, match="no room for a text beside the 2 special tokens"):
+        preparation().with_options(max_length=2, prompt=None)
