@@ -50,7 +50,8 @@ class ModuleBackbone:
     max_length : int, default=512
         Tokens kept of a text.
     name : str, default=None
-        How it is called in messages; the class's name by default.
+        How it is called in messages; the class's name by default. Modules of different names never share a copy or a
+        cached row.
 
     See Also
     --------
@@ -128,6 +129,7 @@ class ModuleBackbone:
             "preparation": preparation.describe(),
             "stages": self.stages,
             "pooling": self.pooling,
+            "name": self.name,
         }
         tensors = module_tensors(self.module)
         identity = fingerprint(tensors, description)

@@ -64,11 +64,37 @@ def test_training_a_suffix_leaves_the_handle_alone(tmp_path):
     assert not any(parameter.requires_grad for parameter in backbone._network.parameters())
 
 
+def test_modules_of_different_names_share_nothing():
+    one, again, two = (load_backbone(ModuleBackbone(seeded(TinyImage), name=name)) for name in ("one", "one", "two"))
+    assert one is again
+    assert one.fingerprint != two.fingerprint
+    assert one._network is not two._network
+
+
 def test_stages_can_be_named_by_the_user():
     backbone = load_backbone(ModuleBackbone(seeded(TinyImage), stages=["second"]))
     assert [stage.name for stage in backbone.stages] == ["second"]
-    with pytest.raises(ValueError, match="secnd.*second"):
-        load_backbone(ModuleBackbone(seeded(TinyImage), stages=["secnd"])).stages  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({"stages": ["secnd"]}, ValueError, "secnd.*second"),
+        ({"stages": "second"}, (TypeError, ValueError), "stages"),
+        ({"modality": "audio"}, ValueError, "modality must be one of"),
+        ({"modality": "text"}, ValueError, "needs its tokenizer"),
+        ({"pooling": "median"}, ValueError, "pooling must be among"),
+        ({"preparation": 5}, TypeError, "preparation must be a callable"),
+        ({"max_length": 0}, ValueError, "max_length must be"),
+        ({"max_length": "x"}, ValueError, "max_length must be"),
+    ],
+    ids=str,
+)
+def test_what_a_module_cannot_be_given_is_named_at_once(params, error, message):
+    with pytest.raises(error, match=message):
+        ModuleBackbone(TinyImage(), **params)
+    with pytest.raises(TypeError, match="takes a torch.nn.Module"):
+        ModuleBackbone(TinyImage)
 
 
 def test_outputs_stop_at_the_deepest_module_and_leave_no_hooks():
