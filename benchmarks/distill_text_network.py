@@ -45,9 +45,9 @@ MAX_LENGTH = 512
 # The last layer knows what a text is about; the layers before it know better what is asked (who, where, how many).
 LAYERS = {4: 0.7, 5: 0.7, 6: 1.0}
 PRIOR_STRENGTH = 0.1  # in units of texts: a token seen in no text keeps the vector that it has alone
-# Weight of a text in the fit. With 3, 3, 1 and 0.3 TREC gains 1.6 points more over TF-IDF (40 draws of labels), but texts
-# of neither set lose: the demo's drop by 5 points. A shipped network has to serve all.
-WEIGHTS = {"banking77": 1.0, "trec": 1.0, "documentation": 1.0, "random": 1.0}
+# Weight of a text in the fit. Random texts make the table good for texts of any kind (the demo's gain 2 points from 0.5 to
+# 1.0), but drown what makes a question one (TREC's training part loses 1 point). Questions are few, so each counts more.
+WEIGHTS = {"banking77": 1.0, "trec": 4.0, "documentation": 1.0, "random": 0.5}
 N_DOCUMENTATION = 30_000
 N_RANDOM = 60_000
 SPREAD = 5.0  # root mean square distance of a text from the mean text; LogisticRegression(C=1) is then near its best
