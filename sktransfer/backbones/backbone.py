@@ -321,6 +321,14 @@ class Backbone:
         # Immutable, so estimators that are copied go on sharing it.
         return self
 
+    @classmethod
+    def restored(cls, state: dict[str, Any]) -> Backbone:
+        """Rebuild a handle from what its pickle holds."""
+        handle = cls.__new__(cls)
+        handle.__dict__.update(state, lock=threading.RLock(), _replicas={})
+        _handles.add(handle)
+        return handle
+
     def __reduce__(self) -> tuple[Any, ...]:
         from sktransfer.backbones import loading
 

@@ -239,7 +239,9 @@ def load_again(origin: Origin, expected: str) -> Backbone:
     if handle.fingerprint != expected:
         raise ValueError(
             f"The backbone {origin.name!r} has changed since this estimator was pickled: its fingerprint is "
-            f"{handle.fingerprint}, the pickle's is {expected}. Bring the old weights back, or fit the estimator again."
+            f"{handle.fingerprint}, the pickle's is {expected}. Its weights or settings are others, or the libraries that "
+            "read them (transformers, tokenizers) are of other versions. Bring the old ones back, or fit the estimator "
+            "again."
         )
     return handle
 
@@ -252,8 +254,6 @@ def take_in(state: dict[str, Any]) -> Backbone:
     """Rebuild a handle whose weights travelled in the pickle, or return the equal one this process has."""
 
     def make() -> Backbone:
-        handle = Backbone.__new__(Backbone)
-        handle.__dict__.update(state, lock=threading.RLock(), _replicas={})
-        return handle
+        return Backbone.restored(state)
 
     return _once(state["fingerprint"], make)
