@@ -40,6 +40,8 @@ def resolve_device(device: str | torch.device) -> torch.device:
             f"The 'device' parameter is {device!r}, which torch does not know. "
             "Use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'."
         ) from error
+    if resolved.type not in ("cpu", "cuda", "mps", "xpu"):
+        raise ValueError(f"The 'device' parameter is {str(device)!r}, on which nothing is computed. Use device='auto'.")
     if resolved.type == "cuda":
         count = torch.cuda.device_count()
         if (resolved.index or 0) >= count:

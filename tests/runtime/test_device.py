@@ -15,6 +15,8 @@ def test_auto_is_a_device_that_is_present():
 def test_unknown_and_absent_devices_are_errors_that_say_what_to_use():
     with pytest.raises(ValueError, match="'gpu', which torch does not know.*'auto'"):
         resolve_device("gpu")
+    with pytest.raises(ValueError, match="nothing is computed"):
+        resolve_device("meta")
     absent = f"cuda:{torch.cuda.device_count()}"
     with pytest.raises(ValueError, match="CUDA device.*device='auto'"):
         resolve_device(absent)
