@@ -46,7 +46,8 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
           dense layers of the latter are honoured;
         - an ``nn.Module``, read as an image network, or a :class:`ModuleBackbone`, which says how rows are prepared.
           It is copied in `fit`, and never changed;
-        - a fitted estimator of this package, whose network is shared.
+        - a fitted estimator of this package, whose network is shared; in a grid of backbones wrapped in
+          :class:`sklearn.frozen.FrozenEstimator`, so that clones stay fitted.
     layer : int, str or list of int or str, default=None
         Stage whose output is the embedding: its place, counted from the end if negative, or its name. The names are in
         ``backbone_.stages`` after a fit, and in the message when there is no such stage.

@@ -7,6 +7,7 @@ import dis
 import functools
 import itertools
 import json
+import sys
 import types
 import uuid
 import weakref
@@ -55,60 +56,141 @@ def module_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     return dict(itertools.chain(module.named_parameters(), module.named_buffers()))
 
 
-def describe(value: object) -> object:
-    """Describe settings and code so that equal descriptions mean equal results.
+def describe(value: object, *, tensors: bool = True) -> object:
+    """Describe settings and code; in doubt, descriptions differ.
 
     Parameters
     ----------
     value : object
-        Numbers, strings, containers, arrays, functions, modules (without their tensors), or plain objects.
+        Numbers, strings, containers, arrays, functions, modules, or plain objects.
+    tensors : bool, default=True
+        Whether the parameters and buffers of `value`, a module, are described too; False where they are hashed
+        apart.
 
     Returns
     -------
     object
         Values that JSON can write. What can't be described (an open file, a compiled extension object) becomes
-        a token that is unique in this process, so that it never matches anything else.
+        a token that is unique to the object, so that it never matches anything else.
     """
-    return _describe(value, ())
+    known = set() if tensors or not isinstance(value, nn.Module) else {id(module) for module in value.modules()}
+    try:
+        return _Description(known).of(value)
+    except RecursionError:
+        return ["token", _token_of(value)]
 
 
-def _describe(value: object, above: tuple[int, ...]) -> object:
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, float | complex):
-        return repr(value)
-    if isinstance(value, torch.dtype | torch.device | torch.Size | PurePath | slice | range | bytes | Enum | np.dtype):
-        return repr(value)
-    if isinstance(value, np.generic):
-        return [str(value.dtype), repr(value.item())]
-    if isinstance(value, np.ndarray) and value.dtype != object:
-        return [str(value.dtype), value.shape, sha256(np.ascontiguousarray(value).tobytes()).hexdigest()]
-    if torch.is_tensor(value):
-        return ["tensor", fingerprint({"": value}, None)]
-    if id(value) in above:
-        return ["above", len(above) - above.index(id(value))]
-    above = (*above, id(value))
-    if isinstance(value, Mapping):
-        return [[_describe(k, above), _describe(v, above)] for k, v in value.items()]
-    if isinstance(value, list | tuple):
-        return [_describe(item, above) for item in value]
-    if isinstance(value, set | frozenset):
-        return sorted(json.dumps(_describe(item, above)) for item in value)
-    if isinstance(value, functools.partial):
-        return ["partial", *(_describe(part, above) for part in (value.func, value.args, value.keywords))]
-    if isinstance(value, types.MethodType):
-        return ["method", _describe(value.__func__, above), _describe(value.__self__, above)]
-    if isinstance(value, types.FunctionType):
-        return _describe_function(value, above)
-    if isinstance(value, type):
-        return _describe_class(value, above)
-    if isinstance(value, types.BuiltinFunctionType | types.ModuleType):
-        return ["builtin", getattr(value, "__module__", None), value.__name__]
-    if isinstance(value, nn.Module):
-        return _describe_module(value, above)
-    if type(value).__getstate__ is object.__getstate__ and type(value).__reduce__ is object.__reduce__:
-        return [_describe_class(type(value), above), _describe(object.__getstate__(value), above)]
-    return ["token", _token_of(value)]
+class _Description:
+    """One walk over everything that a value reaches; what is met again is only referred to."""
+
+    def __init__(self, without_tensors: set[int]) -> None:
+        self.without_tensors = without_tensors
+        self.seen: dict[int, int] = {}
+        self.alive: list[object] = []  # an identity must not be used anew during the walk
+
+    def of(self, value: object) -> object:
+        if value is None or isinstance(value, bool | int | str):
+            return value
+        if isinstance(value, float | complex):
+            return repr(value)
+        if isinstance(
+            value, torch.dtype | torch.device | torch.Size | PurePath | slice | range | bytes | Enum | np.dtype
+        ):
+            return repr(value)
+        if isinstance(value, np.generic):
+            return [str(value.dtype), repr(value.item())]
+        if isinstance(value, np.ndarray) and value.dtype != object:
+            return [str(value.dtype), value.shape, sha256(np.ascontiguousarray(value).tobytes()).hexdigest()]
+        if isinstance(value, torch.Tensor):
+            return self._tensor(value)
+        if isinstance(value, tuple):
+            return [self.of(item) for item in value]
+        if id(value) in self.seen:
+            return ["seen", self.seen[id(value)]]
+        self.seen[id(value)] = len(self.seen)
+        self.alive.append(value)
+        return self._compound(value)
+
+    def _compound(self, value: object) -> object:
+        if isinstance(value, Mapping):
+            return [[self.of(k), self.of(v)] for k, v in value.items()]
+        if isinstance(value, list):
+            return [self.of(item) for item in value]
+        if isinstance(value, set | frozenset):
+            return sorted(json.dumps(self.of(item)) for item in value)
+        if isinstance(value, functools.partial):
+            return ["partial", *(self.of(part) for part in (value.func, value.args, value.keywords))]
+        if isinstance(value, types.MethodType):
+            return ["method", self.of(value.__func__), self.of(value.__self__)]
+        if isinstance(value, types.FunctionType):
+            return self._function(value)
+        if isinstance(value, type):
+            return self._class(value)
+        if isinstance(value, types.BuiltinFunctionType | types.ModuleType):
+            return ["builtin", getattr(value, "__module__", None), value.__name__]
+        if isinstance(value, nn.Module):
+            return self._module(value)
+        if type(value).__getstate__ is object.__getstate__ and type(value).__reduce__ is object.__reduce__:
+            return [self.of(type(value)), self.of(object.__getstate__(value))]
+        return ["token", _token_of(value)]
+
+    def _tensor(self, value: torch.Tensor) -> object:
+        try:
+            return ["tensor", fingerprint({"": value}, None)]
+        except (RuntimeError, NotImplementedError):  # sparse, conjugated, without storage
+            return ["token", _token_of(value)]
+
+    def _module(self, module: nn.Module) -> object:
+        left_out = {*_BOOKKEEPING, "_parameters", "_buffers", "_modules"}
+        own = {name: value for name, value in module.__dict__.items() if name not in left_out}
+        tensors = [] if id(module) in self.without_tensors else [self.of(module._parameters), self.of(module._buffers)]
+        children = [[name, self.of(child)] for name, child in module._modules.items()]
+        return [self.of(type(module)), self.of(own), tensors, children]
+
+    def _class(self, cls: type) -> object:
+        """Name of a class; for classes outside the installed libraries, which can change under a name, its code too."""
+        name = [cls.__module__, cls.__qualname__]
+        if _is_of_a_library(cls):
+            return name
+        members = {key: _unwrapped(member) for key, member in sorted(vars(cls).items())}
+        functions = [member for key, member in members.items() if isinstance(member, types.FunctionType)]
+        # Class attributes that a method assigns are counters and the like, results rather than settings.
+        written = set().union(
+            *(_assigned(function.__code__) for function in functions if function.__name__ != "__init__")
+        )
+        code = [
+            [key, self.of(member)]
+            for key, member in members.items()
+            if key not in written and (not _is_special(key) or isinstance(member, types.FunctionType))
+        ]
+        return [*name, code, [self.of(base) for base in cls.__bases__ if base is not object]]
+
+    def _function(self, function: types.FunctionType) -> object:
+        if _is_of_a_library(function):
+            return [function.__module__, function.__qualname__]
+        code = function.__code__
+        cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
+        captured = {name: cell.cell_contents for name, cell in cells if _has_value(cell)}
+        used = {name: function.__globals__[name] for name in _names(code) if name in function.__globals__}
+        written = _assigned(code)
+        reached = [
+            [name, type(value).__name__ if _is_record(value, name, code) else self._reached(value, written)]
+            for name, value in sorted((used | captured).items())
+        ]
+        return [
+            "function",
+            _describe_code(code, self),
+            self.of(function.__defaults__),
+            self.of(function.__kwdefaults__),
+            reached,
+        ]
+
+    def _reached(self, value: object, written: set[str]) -> object:
+        """Describe what a function reaches by name, without the attributes that the function itself assigns there."""
+        if isinstance(value, type) and written & set(vars(value)) and not _is_of_a_library(value):
+            kept = {key: _unwrapped(member) for key, member in vars(value).items() if not _is_special(key)}
+            return [value.__qualname__, [[key, self.of(kept[key])] for key in sorted(kept) if key not in written]]
+        return self.of(value)
 
 
 def _token_of(value: object) -> str:
@@ -122,29 +204,18 @@ def _token_of(value: object) -> str:
     return token
 
 
-def _describe_module(module: nn.Module, above: tuple[int, ...]) -> object:
-    left_out = {*_BOOKKEEPING, "_parameters", "_buffers", "_modules"}
-    own = {name: value for name, value in module.__dict__.items() if name not in left_out}
-    children = [[name, None if child is None else _describe(child, above)] for name, child in module._modules.items()]
-    return [_describe_class(type(module), above), _describe(own, above), children]
-
-
-def _describe_class(cls: type, above: tuple[int, ...]) -> object:
-    """Name of a class; for classes outside the installed libraries, which can change under a name, its code too."""
-    name = [cls.__module__, cls.__qualname__]
-    if cls.__module__.split(".")[0] in _LIBRARIES:
-        return name
-    written = _written_by_forward(cls)
-    code = [
-        [key, _describe(_unwrapped(member), above)]
-        for key, member in sorted(vars(cls).items())
-        if not (key.startswith("__") and key.endswith("__") and not isinstance(member, types.FunctionType))
-        and key not in written
-    ]
-    return [*name, code, [_describe_class(base, above) for base in cls.__bases__ if base is not object]]
-
-
 _LIBRARIES = {"builtins", "torch", "torchvision", "transformers", "timm", "tokenizers", "sktransfer", "numpy", "PIL"}
+
+
+def _is_of_a_library(value: type | types.FunctionType) -> bool:
+    """Whether a class or function is one of an installed library, really found there under its name."""
+    module = value.__module__ or ""
+    home = sys.modules.get(module)
+    return module.split(".")[0] in _LIBRARIES and hasattr(home, value.__qualname__.split(".")[0])
+
+
+def _is_special(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__")
 
 
 def _unwrapped(member: object) -> object:
@@ -153,64 +224,44 @@ def _unwrapped(member: object) -> object:
     return [member.fget, member.fset] if isinstance(member, property) else member
 
 
-def _written_by_forward(cls: type) -> set[str]:
-    """Names of the attributes that a class's forward assigns: counters and the like, results rather than settings."""
-    forward = getattr(cls, "forward", None)
-    if not isinstance(forward, types.FunctionType):
-        return set()
-    return {step.argval for step in dis.get_instructions(forward.__code__) if step.opname == "STORE_ATTR"}
+def _code_in(code: types.CodeType) -> list[types.CodeType]:
+    """Return the code and that of the functions inside it."""
+    inner = [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    return [code, *itertools.chain.from_iterable(map(_code_in, inner))]
 
 
-def _describe_function(function: types.FunctionType, above: tuple[int, ...]) -> object:
-    if function.__module__ and function.__module__.split(".")[0] in _LIBRARIES:
-        return [function.__module__, function.__qualname__]
-    code = function.__code__
-    cells = zip(code.co_freevars, function.__closure__ or (), strict=True)
-    captured = {name: cell.cell_contents for name, cell in cells if _has_value(cell)}
-    used = {name: function.__globals__[name] for name in _names(code) if name in function.__globals__}
-    reached = {name: value for name, value in used.items() if isinstance(value, _SETTINGS)} | captured
-    return [
-        "function",
-        _describe_code(code, above),
-        _describe(function.__defaults__, above),
-        _describe(function.__kwdefaults__, above),
-        # __class__, the cell behind super(), would lead back to the class that is being described.
-        [
-            [name, type(value).__name__ if _is_record(name, code) else _describe(value, above)]
-            for name, value in sorted(reached.items())
-            if not isinstance(value, type)
-        ],
-    ]
-
-
-# Of the global variables that a function reads, those of these types are settings or helpers of its own.
-_SETTINGS = (
-    *(bool, int, float, complex, str, bytes, tuple, list, dict, set, frozenset, type(None)),
-    *(np.ndarray, np.generic, torch.Tensor, functools.partial, types.FunctionType),
-)
+def _assigned(code: types.CodeType) -> set[str]:
+    """Names of the attributes that code assigns, of whatever object."""
+    return {step.argval for one in _code_in(code) for step in dis.get_instructions(one) if step.opname == "STORE_ATTR"}
 
 
 def _names(code: types.CodeType) -> set[str]:
-    """Global names that a function reads, those of functions inside it included."""
-    inner = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
-    own = {step.argval for step in dis.get_instructions(code) if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
-    return own.union(*map(_names, inner))
+    """Global names that code reads."""
+    loads = ("LOAD_GLOBAL", "LOAD_NAME")
+    return {step.argval for one in _code_in(code) for step in dis.get_instructions(one) if step.opname in loads}
 
 
-def _is_record(name: str, code: types.CodeType) -> bool:
-    """Whether a function writes to a name it reaches, as to a list of calls or a counter, rather than reading it."""
+def _is_record(value: object, name: str, code: types.CodeType) -> bool:
+    """Whether code only ever writes to a name it reaches, as to a list of calls or a counter."""
+    uses = [use for one in _code_in(code) for use in _uses(value, name, one)]
+    return bool(uses) and all(uses)
+
+
+def _uses(value: object, name: str, code: types.CodeType) -> list[bool]:
+    """For each use of a name in code, whether it is a writing one."""
     steps = [step for step in dis.get_instructions(code) if step.opname not in ("CACHE", "PRECALL", "PUSH_NULL")]
-    for step, then, later in zip(steps, [*steps[1:], None], [*steps[2:], None, None], strict=True):
-        if step.argval != name:
+    rebound = any(step.opname in ("STORE_DEREF", "STORE_GLOBAL") and step.argval == name for step in steps)
+    found = []
+    for i, step in enumerate(steps):
+        if step.argval != name or step.opname not in ("LOAD_DEREF", "LOAD_GLOBAL", "LOAD_NAME"):
             continue
-        if step.opname in ("STORE_DEREF", "STORE_GLOBAL"):
-            return True
-        if then is not None and then.opname in ("LOAD_METHOD", "LOAD_ATTR") and then.argval in _MUTATORS:
-            return True
-        # name[key] = value ends so; name[key] += value first copies name and key.
-        if later is not None and later.opname in ("STORE_SUBSCR", "COPY"):
-            return True
-    return any(_is_record(name, constant) for constant in code.co_consts if isinstance(constant, types.CodeType))
+        following = [later.opname for later in steps[i + 1 : i + 4]]
+        mutated = following[:1] in (["LOAD_METHOD"], ["LOAD_ATTR"]) and steps[i + 1].argval in _MUTATORS
+        # name[key] = value ends with the store; name[key] += value first copies name and key.
+        stored = following[1:2] == ["STORE_SUBSCR"] or following[1:3] == ["COPY", "COPY"]
+        container = isinstance(value, list | dict | set | np.ndarray)
+        found.append(rebound or (container and (mutated or stored)))
+    return found
 
 
 _MUTATORS = {"append", "extend", "add", "update", "insert", "setdefault"}
@@ -224,9 +275,9 @@ def _has_value(cell: types.CellType) -> bool:
     return True
 
 
-def _describe_code(code: types.CodeType, above: tuple[int, ...]) -> object:
+def _describe_code(code: types.CodeType, description: _Description) -> object:
     constants = [
-        _describe_code(constant, above) if isinstance(constant, types.CodeType) else _describe(constant, above)
+        _describe_code(constant, description) if isinstance(constant, types.CodeType) else description.of(constant)
         for constant in code.co_consts
     ]
     return [code.co_code.hex(), code.co_names, code.co_varnames, constants]

@@ -254,8 +254,10 @@ def _load(picture: Image.Image, row: Any, place: int) -> Image.Image:
 
 
 def _in_mode(picture: Image.Image, mode: str, row: Any, place: int) -> Image.Image:
-    if picture.mode == mode:
+    if picture.mode == mode and "transparency" not in picture.info:
         return picture
+    if picture.mode in ("RGBa", "La"):  # with colours multiplied by their opacity
+        picture = picture.convert(picture.mode.upper())
     if picture.mode.startswith("I;16"):
         # Pillow clips 16-bit grey to 8 bits; the upper byte is what one sees.
         picture = Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))

@@ -125,7 +125,7 @@ class ModuleBackbone:
         """
         preparation = self._make_preparation()
         description = {
-            "module": describe(self.module),
+            "module": describe(self.module, tensors=False),
             "preparation": preparation.describe(),
             "stages": self.stages,
             "pooling": self.pooling,

@@ -149,7 +149,7 @@ def load_torchvision_module(module: nn.Module) -> tuple[str, Callable[[], Backbo
     tensors = {
         key: value for key, value in module_tensors(module).items() if head is None or not key.startswith(f"{head}.")
     }
-    identity = fingerprint(tensors, [describe(module), preparation.describe()])
+    identity = fingerprint(tensors, [describe(module, tensors=False), preparation.describe()])
 
     def make() -> Backbone:
         network = _without_head(snapshot(module))

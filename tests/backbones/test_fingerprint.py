@@ -202,3 +202,112 @@ def test_tokens_are_unique_among_processes():
     code = "import torch; from sktransfer.backbones.fingerprint import describe; print(describe(torch.Generator()))"
     runs = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout for _ in range(2)}
     assert len(runs) == 2
+
+
+class Settings:
+    mean = 0.0
+
+    def __init__(self, mean):
+        self.mean = mean
+
+    def shift(self, x):
+        return x - self.mean
+
+
+class Constants:
+    mean = 0.0
+
+
+HELD = None
+
+
+def shifts(x):
+    return x - HELD.mean
+
+
+def applies(x):
+    return HELD(x)
+
+
+def test_objects_behind_global_names_are_settings(monkeypatch):
+    from torchvision import transforms
+
+    def seen(function, held):
+        monkeypatch.setitem(globals(), "HELD", held)
+        return str(describe(function))
+
+    def normalize(mean):
+        return transforms.Compose([transforms.Normalize([mean] * 3, [1.0] * 3)])
+
+    def constants(mean):
+        return type("Constants", (), {"mean": mean})
+
+    def linear(value):
+        return nn.Linear(1, 1).requires_grad_(False).apply(lambda module: nn.init.constant_(module.weight, value))
+
+    for make in (Settings, constants):
+        assert seen(shifts, make(0.0)) == seen(shifts, make(0.0)) != seen(shifts, make(5.0))
+    for make in (normalize, lambda mean: Settings(mean).shift):
+        assert seen(applies, make(0.0)) == seen(applies, make(0.0)) != seen(applies, make(5.0))
+    assert seen(applies, linear(0.0)) != seen(applies, linear(5.0)), "tensors of a module behind a name count"
+
+
+def variants():
+    """Functions that touch a setting in a way that looks like keeping a record."""
+
+    def counts_beside(m):
+        stats = {"m": m, "n": 0}
+
+        def prepare(x):
+            stats["n"] += 1
+            return x * stats["m"]
+
+        return prepare
+
+    def adds(m):
+        held = torch.tensor(m)
+        return lambda x: held.add(x)
+
+    def compares(m):
+        return lambda x: x if 0 < m < 1.5 else -x
+
+    def fills(m):
+        table = [m]
+
+        def prepare(x):
+            table.append(table[0])
+            return x * table[0]
+
+        return prepare
+
+    return [counts_beside, adds, compares, fills]
+
+
+@pytest.mark.parametrize("make", variants(), ids=lambda make: make.__name__)
+def test_in_doubt_functions_differ(make):
+    assert describe(make(1.0)) == describe(make(1.0)) != describe(make(2.0))
+
+
+def test_shared_structures_are_walked_once():
+    nested = {}
+    for _ in range(60):
+        nested = {"a": nested, "b": nested}
+    assert len(str(describe(nested))) < 10_000
+    deep = []
+    for _ in range(5000):
+        deep = [deep]
+    assert describe(deep)[0] == "token"
+
+
+def test_tensors_without_plain_storage_get_a_token():
+    sparse = torch.eye(3).to_sparse()
+    assert describe(sparse) == describe(sparse) != describe(torch.eye(3).to_sparse())
+
+
+def test_a_class_that_only_pretends_to_be_of_a_library_is_looked_into():
+    def made(body):
+        names = {"__name__": "builtins"}
+        exec(f"class Network:\n    def forward(self, x):\n        return {body}", names)
+        return names["Network"]
+
+    assert describe(made("x * 2")) == describe(made("x * 2")) != describe(made("x * 3"))

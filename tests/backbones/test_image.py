@@ -180,3 +180,12 @@ def test_a_preparation_that_fails_or_gives_no_tensor_names_the_row(images):
         prepared_by(np.asarray)
     with pytest.raises(TypeError, match=r"preparation gave a Tensor of shape \(3,\)"):
         prepared_by(lambda image: torch.zeros(3))
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_a_colour_that_stands_for_transparency_is_seen_as_white(mode):
+    image = Image.new(mode, (16, 16), 7 if mode == "L" else (1, 2, 3))
+    image.info["transparency"] = 7 if mode == "L" else (1, 2, 3)
+    for channels in (1, 3):
+        (tensor,) = prepared([image], preparation(mean=(0,) * channels, std=(1,) * channels, channels=channels))
+        torch.testing.assert_close(tensor, torch.ones(channels, 16, 16))
