@@ -10,23 +10,28 @@ from typing import Any
 import narwhals.stable.v2 as nw
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import nn
 
 from sktransfer.backbones.backbone import Backbone
-from sktransfer.backbones.encoding import Readout, Run, encode
-from sktransfer.backbones.loading import load_backbone
-from sktransfer.backbones.pooling import POOLINGS
+from sktransfer.backbones.encoding import Run, encode
+from sktransfer.backbones.fitted_models import FittedModel, find_model, input_tags_of, take_model
+from sktransfer.backbones.loading import known_kind, load_backbone, reads_missing
+from sktransfer.backbones.model_readout import ModelReadout
+from sktransfer.backbones.pooling import POOLINGS, WINDOW_POOLINGS
 from sktransfer.backbones.preparation import Preparation
+from sktransfer.backbones.readout import make_readout
 from sktransfer.backbones.rows import KINDS, Rows, read_rows
-from sktransfer.caching.memory import memory_cache
+from sktransfer.caching import resolve_cache
 from sktransfer.runtime.device import PRECISIONS, resolve_device, resolve_precision
 
 
 class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Turn texts or images into the embeddings of a pretrained network.
+    """Turn texts, images, table rows or time series into the embeddings of a pretrained network.
 
     The network is frozen: `fit` learns nothing from the data, it loads the network (once per process, whatever the
     number of clones) and checks that `X` holds what the network reads. `transform` runs each distinct row through it
@@ -44,14 +49,23 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
           is left off, or an encoder of the Hugging Face hub (any hub name with an owner works);
         - a directory with a Hugging Face or sentence-transformers model; pooling, normalisation, maximum length and
           dense layers of the latter are honoured;
-        - an ``nn.Module``, read as an image network, or a :class:`ModuleBackbone`, which says how rows are prepared.
-          It is copied in `fit`, and never changed;
+        - an ``nn.Module``, read as an image network unless `modality` says otherwise, or a :class:`ModuleBackbone`, which
+          says how rows are prepared. It is copied in `fit`, and never changed;
+        - ``"table-mlp"``, ``"table-resnet"``, ``"series-cnn"``, ``"series-lstm"`` or ``"series-transformer"``: an untrained
+          network, made to measure in `fit` for the columns or channels of `X`. Here it gives random features;
         - a fitted estimator of this package, whose network is shared; in a grid of backbones wrapped in
-          :class:`sklearn.frozen.FrozenEstimator`, so that clones stay fitted.
+          :class:`sklearn.frozen.FrozenEstimator`, so that clones stay fitted;
+        - a fitted scikit-learn model, alone or at the end of a pipeline or search; in a grid wrapped likewise. It is copied
+          in `fit`, never changed, and checks `X` itself. Its features are computed anew each time, in its own precision and
+          place: `batch_size`, `device`, `precision`, `cache` and `verbose` say nothing to it.
     layer : int, str or list of int or str, default=None
         Stage whose output is the embedding: its place, counted from the end if negative, or its name. The names are in
         ``backbone_.stages`` after a fit, and in the message when there is no such stage.
         Several are concatenated. None takes the network's default.
+        Of a fitted scikit-learn model: "leaves" (of decision trees and their ensembles: one column a leaf, 1 where the row
+        is in it; sparse), "leaf_values" (what the reached leaves predict), "transform", "decision_function",
+        "predict_proba", "predict" (classes as one column each), "score_samples". None takes the first that it has, except
+        "leaf_values".
     pooling : str or list of str, default="auto"
         How outputs with several tokens or positions become one vector: "mean", "cls" (first token), "max", "last"
         (last token), "mean_sqrt_len", "weighted_mean"; several are concatenated. "auto" is the network's own way.
@@ -61,12 +75,16 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         `LogisticRegression` up to 100 or more.
     modality : {"auto", "text", "image", "table", "series"}, default="auto"
         Kind of row in `X`. "auto" asks the backbone; where that is "auto" too, `X`: str is text; pathlib.Path, PIL
-        images and uint8 arrays are images. A backbone that reads images takes str as file paths.
+        images and uint8 arrays are images, other 2-D arrays are tables. A backbone that reads images takes str as file paths.
     weights : str or path, default=None
         For names of architectures: a weights file (safetensors, or a state dictionary saved with torch), the name of
         a set of weights, or "random". None is the architecture's default set.
     max_length : int, default=None
         Tokens kept of each text, special tokens included. None is the network's own setting.
+    window_pooling : {"mean", "max"}, default=None
+        How a text of more than `max_length` tokens becomes one vector. None keeps its beginning. "mean" and "max" read
+        all of it, in windows of `max_length` tokens one after the other, and pool their vectors; in the mean a window
+        counts by its tokens. A prompt stands in the first window only.
     prompt : str, default=None
         Text put in front of every text, or the name of one of the network's own prompts.
     truncate_dim : int, default=None
@@ -80,27 +98,29 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         What the network computes in; the embedding is float32 always. In float32 a row's embedding is the same to
         1e-5 whatever else is in `X`. "auto" takes bfloat16 where the hardware multiplies it natively, which is
         faster and differs by about 2e-3.
-    cache : "memory" or None, default="memory"
-        Where embeddings are kept: in a memory cache shared by the whole process, see :func:`cache_info`, or nowhere.
+    cache : "memory", str, path or None, default="memory"
+        Where embeddings are kept: in a memory cache shared by the whole process, see :func:`cache_info`; in a directory,
+        created if need be, that processes and sessions share; or nowhere.
     verbose : int, default=0
         Above 0, a progress bar is shown.
 
     Attributes
     ----------
-    backbone_ : Backbone
-        The network's handle, shared with other estimators.
-    modality_ : str
-        Kind of row seen in `fit`.
+    backbone_ : Backbone or FittedModel
+        The handle of the network or of the fitted model, shared with other estimators.
+    modality_ : str or None
+        Kind of row seen in `fit`. None for a fitted scikit-learn model whose tags don't tell what it reads.
     n_features_in_ : int
-        Number of columns, always 1. Only defined where `X` was a frame or an array with one column.
-    feature_names_in_ : ndarray of shape (1,)
-        Name of the column. Only defined where `X` was a frame.
+        Number of columns: those of a table, otherwise 1. Only defined where `X` was a table, a frame or an array with one
+        column.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns. Only defined where `X` was a frame whose columns are named by str.
 
     See Also
     --------
     list_backbones : What can be named.
     ModuleBackbone : A network of yours, with its preparation.
-    cache_info : State of the memory cache.
+    cache_info : State of a cache.
 
     Notes
     -----
@@ -110,6 +130,11 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
 
     What is read out of the network (`backbone` to `truncate_dim`) is fixed by `fit`; `batch_size`, `device`, `precision`,
     `cache` and `verbose` may be set afterwards and take effect at once.
+
+    The networks for tables read strings as categories, with a code of their own for strings not seen in `fit` and for
+    missing ones. Missing numbers are accepted in columns where some were missing in `fit`: the network gets the mean and
+    an indicator. Elsewhere they are an error, as is infinity. A row's embedding is the same to the last bit whatever
+    else is in `X`, since in these networks "float32" is computed in float64. Series may not hold missing values.
 
     Which layer transfers best depends on how far the new task is from the old one (Yosinski et al. 2014,
     arXiv:1411.1792), so `layer` is worth a grid search.
@@ -133,12 +158,13 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         "modality": [StrOptions({"auto", *KINDS})],
         "weights": [str, os.PathLike, None],
         "max_length": [Interval(Integral, 1, None, closed="left"), None],
+        "window_pooling": [StrOptions(set(WINDOW_POOLINGS)), None],
         "prompt": [str, None],
         "truncate_dim": [Interval(Integral, 1, None, closed="left"), None],
         "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
         "precision": [StrOptions(set(PRECISIONS))],
-        "cache": [StrOptions({"memory"}), None],
+        "cache": [str, os.PathLike, None],
         "verbose": ["verbose"],
     }
 
@@ -152,6 +178,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         modality="auto",
         weights=None,
         max_length=None,
+        window_pooling=None,
         prompt=None,
         truncate_dim=None,
         batch_size="auto",
@@ -167,6 +194,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         self.modality = modality
         self.weights = weights
         self.max_length = max_length
+        self.window_pooling = window_pooling
         self.prompt = prompt
         self.truncate_dim = truncate_dim
         self.batch_size = batch_size
@@ -180,10 +208,15 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
 
         Parameters
         ----------
-        X : list, ndarray, Series or one-column DataFrame of n_samples rows
-            Texts (str) or images: file paths, PIL images, arrays of shape (height, width) or
+        X : list, ndarray, Series or DataFrame of n_samples rows
+            Texts: str, in one column. Images, in one column: file paths, PIL images, arrays of shape (height, width) or
             (height, width, channels), or one array of all of them with the rows first. Pixels are uint8 in 0..255 or
             float in 0..1. Sizes and colour modes may differ.
+            Tables: a frame or array of shape (n_samples, n_columns), whose columns are numbers, truth values or strings.
+            Series: an array of shape (n_samples, n_channels, n_time_points), a frame or array of shape
+            (n_samples, n_time_points) of one channel, or arrays of shape (n_channels, n_time_points) or
+            (n_time_points,) in a list or one column, which may differ in length.
+            With a fitted scikit-learn model: what that reads, sparse matrices too where it does.
         y : None
             Ignored.
 
@@ -195,30 +228,43 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         Raises
         ------
         ValueError
-            If a parameter is invalid, `X` is empty, holds missing values or another kind of row than the network
-            reads.
+            If a parameter is invalid, `X` is empty, holds infinity, missing values (but see Notes) or another kind of row
+            than the network reads.
         TypeError
             If a row is of a type that no network of this kind reads.
         OSError
             If an image file does not exist, or the network is neither on disk nor can be downloaded.
+        sklearn.exceptions.NotFittedError
+            If an estimator given as `backbone` is not fitted.
         """
         self._validate_params()
         resolve_device(self.device)
-        kind, backbone = self._resolve(X)
-        rows = read_rows(X, kind or backbone.kind)
+        resolve_cache(self.cache)  # a directory that can't serve is an error before the network is loaded
+        model = find_model(self.backbone)
+        if model is not None:
+            return self._fit_model(model, X)
+        backbone, rows = self._resolve(X)
         preparation = backbone.preparation.with_options(max_length=self.max_length, prompt=self.prompt)
+        rows = Rows(rows.kind, preparation.read(rows.values))
         preparation = preparation.fitted_to(rows.values)
-        layers = _find_layers(backbone, preparation, self.layer)
-        readout = _make_readout(backbone, layers, self.pooling, self.normalize, self.truncate_dim)
+        readout = make_readout(
+            backbone,
+            preparation,
+            layer=self.layer,
+            pooling=self.pooling,
+            normalize=self.normalize,
+            truncate_dim=self.truncate_dim,
+            window_pooling=self.window_pooling,
+        )
         # The first row shows the number of values; with the cache, it is not embedded again.
         first = Rows(rows.kind, rows.values[:1])
-        dimension = encode(backbone, preparation, readout, first, self._run(rows.kind)).shape[1]
+        dimension = encode(backbone, preparation, readout, first, self._run(preparation)).shape[1]
         if self.truncate_dim is not None and self.truncate_dim > dimension:
             raise ValueError(
                 f"truncate_dim={self.truncate_dim} is more than the {dimension} values that this embedding has."
             )
         # Nothing is set before all has gone well: a failed fit leaves the estimator as it was.
-        self._check_columns(X, reset=True)
+        self._check_columns(X, rows, reset=True)
         self.backbone_ = backbone
         self.modality_ = rows.kind
         self._preparation = preparation
@@ -231,13 +277,13 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
 
         Parameters
         ----------
-        X : list, ndarray, Series or one-column DataFrame of n_samples rows
-            Rows of the kind seen in `fit`.
+        X : list, ndarray, Series or DataFrame of n_samples rows
+            Rows of the kind seen in `fit`; tables with the same columns, series with as many channels.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features), float32
-            Or a frame, see `set_output`.
+            Or a frame, see `set_output`. Leaves of trees are a sparse matrix in CSR format.
 
         Raises
         ------
@@ -248,37 +294,138 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         """
         check_is_fitted(self)
         self._validate_params()
+        if isinstance(self.backbone_, FittedModel):
+            return self._transform_by_model(X)
         rows = read_rows(X, self.modality_)
-        self._check_columns(X, reset=False)
-        return encode(self.backbone_, self._preparation, self._readout, rows, self._run(rows.kind))
+        self._check_columns(X, rows, reset=False)
+        rows = Rows(rows.kind, self._preparation.read(rows.values))
+        return encode(self.backbone_, self._preparation, self._readout, rows, self._run(self._preparation))
 
-    def _resolve(self, X: Any) -> tuple[str | None, Backbone]:
-        """Find out what kind of rows `X` holds, as far as the backbone leaves it open, and load the backbone."""
-        kind = None if self.modality == "auto" else self.modality
-        if isinstance(self.backbone, str) and self.backbone == "auto" and kind is None:
-            kind = read_rows(X, None).kind
-        return kind, load_backbone(self.backbone, weights=self.weights, kind=kind)
+    def _fit_model(self, model: Any, X: Any) -> PretrainedFeatureExtractor:
+        """Take in a fitted scikit-learn model, which checks `X` itself."""
+        for name in ("pooling", "weights", "max_length", "window_pooling", "prompt"):
+            default = "auto" if name == "pooling" else None
+            if getattr(self, name) != default:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} says nothing to a fitted scikit-learn model, which reads X in its own "
+                    f"way. Leave {name}={default!r}."
+                )
+        source = take_model(model)
+        if source.kind is not None and self.modality not in ("auto", source.kind):
+            raise ValueError(f"modality={self.modality!r}, but the fitted {source.name} reads {source.kind} rows.")
+        readout = ModelReadout(source, self.layer, normalize=self.normalize is True, truncate_dim=self.truncate_dim)
+        kind = source.kind if self.modality == "auto" else self.modality
+        rows = _rows_for_model(X, kind)
+        dimension = readout.fit(rows.values)
+        if rows.kind == "text":
+            self._check_columns(X, rows, reset=True)
+        else:
+            self._take_columns(source.model)
+        self.__dict__.pop("_preparation", None)
+        self.backbone_ = source
+        self.modality_ = kind
+        self._readout = readout
+        self._n_features_out = dimension
+        return self
 
-    def _run(self, kind: str) -> Run:
+    def _transform_by_model(self, X: Any) -> Any:
+        rows = _rows_for_model(X, self.modality_)
+        if rows.kind == "text":
+            self._check_columns(X, rows, reset=False)
+        features = self._readout.read(rows.values)
+        container = _get_output_config("transform", self)["dense"]
+        if issparse(features) and container != "default":
+            raise ValueError(
+                f"{container.capitalize()} output does not support sparse data, which the features of the fitted "
+                f"{self.backbone_.name} are. Choose "
+                "dense ones with layer= (for trees 'leaf_values'), or set_output(transform='default')."
+            )
+        return features
+
+    def _resolve(self, X: Any) -> tuple[Backbone, Rows]:
+        """Load the backbone and read `X` as the kind of rows that it reads, whichever of the two says what that is."""
+        kind = known_kind(self.backbone) if self.modality == "auto" else self.modality
+        rows = None
+        if kind in ("table", "series") or (isinstance(self.backbone, str) and self.backbone == "auto" and kind is None):
+            rows = read_rows(X, kind)
+            kind = rows.kind
+        backbone = load_backbone(self.backbone, weights=self.weights, kind=kind, rows=rows)
+        return backbone, rows or read_rows(X, backbone.kind)
+
+    def _run(self, preparation: Preparation) -> Run:
         """Say how an encoding is carried out; these parameters take effect without a new fit."""
         device = resolve_device(self.device)
+        dtype = resolve_precision(self.precision, device, preparation.kind)
+        if preparation.exact and dtype == torch.float32 and device.type != "mps":  # which has no float64
+            dtype = torch.float64
         return Run(
             device=device,
-            dtype=resolve_precision(self.precision, device, kind),
+            dtype=dtype,
             batch_size=None if self.batch_size == "auto" else self.batch_size,
-            cache=memory_cache if self.cache == "memory" else None,
+            cache=resolve_cache(self.cache),
             progress=bool(self.verbose),
         )
 
-    def _check_columns(self, X: Any, *, reset: bool) -> None:
-        """Keep or compare the column's name; rows without columns have nothing to compare."""
+    def _check_columns(self, X: Any, rows: Rows, *, reset: bool) -> None:
+        """Keep or compare the columns' names and number; rows without columns have nothing to compare."""
         for name in ("n_features_in_", "feature_names_in_") if reset else ():
             self.__dict__.pop(name, None)
         is_frame = isinstance(nw.from_native(X, eager_only=True, pass_through=True), nw.DataFrame)
-        if is_frame or (isinstance(X, np.ndarray) and X.ndim == 2):
+        if not is_frame and rows.kind == "table":
+            X = np.asarray(rows.values if reset else rows.values.numbers)
+        # Time points are no columns: series of other lengths are welcome.
+        if is_frame or (isinstance(X, np.ndarray) and X.ndim == 2 and rows.kind != "series"):
             validate_data(self, X, reset=reset, skip_check_array=True)
 
-    def __sktransfer_backbone__(self) -> Backbone:
+    def get_params(self, deep=True):
+        """Get the parameters of this estimator.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Ignored: an estimator given as `backbone` is only read, so its parameters are not parameters of this one.
+
+        Returns
+        -------
+        dict
+            Values by name.
+        """
+        return super().get_params(deep=False)
+
+    def set_params(self, **params):
+        """Set parameters of this estimator.
+
+        Parameters
+        ----------
+        **params : dict
+            Values by name.
+
+        Returns
+        -------
+        self : PretrainedFeatureExtractor
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError
+            If a name is no parameter, or one of the estimator's that is given as `backbone`.
+        """
+        for name in params:
+            if name.startswith("backbone__"):
+                raise ValueError(
+                    f"{name} can't be set: an estimator given as backbone is fitted, and only read. Fit one for each "
+                    "candidate and search over backbone=[FrozenEstimator(first), FrozenEstimator(second)]."
+                )
+        return super().set_params(**params)
+
+    def _take_columns(self, model: Any) -> None:
+        """Expect the columns that a fitted model does: it is the one that compares them."""
+        for name in ("n_features_in_", "feature_names_in_"):
+            self.__dict__.pop(name, None)
+            if hasattr(model, name):
+                setattr(self, name, getattr(model, name))
+
+    def __sktransfer_backbone__(self) -> Backbone | FittedModel:
         """Hand the network to another estimator, as its `backbone`."""
         check_is_fitted(self)
         return self.backbone_
@@ -288,8 +435,10 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
 
     def __sklearn_clone__(self):
         # A module or a fitted estimator is only read, so clones share it: scikit-learn would copy a module's weights
-        # for every candidate and fold, and make a fitted estimator an unfitted one.
-        if not isinstance(self.backbone, nn.Module) and not hasattr(self.backbone, "__sktransfer_backbone__"):
+        # for every candidate and fold, and make a fitted estimator an unfitted one. For the same reason its parameters
+        # are not this estimator's, see `get_params`.
+        shared = isinstance(self.backbone, nn.Module) or hasattr(self.backbone, "__sktransfer_backbone__")
+        if not shared and find_model(self.backbone) is None:
             return super().__sklearn_clone__()
         shell = copy.copy(self)
         shell.backbone = "auto"
@@ -312,37 +461,26 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        kind = self.modality
-        tags.input_tags.two_d_array = kind in ("table",)
-        tags.input_tags.string = kind in ("auto", "text", "image")
-        tags.input_tags.three_d_array = kind in ("auto", "image")
-        tags.input_tags.one_d_array = True
         tags.transformer_tags.preserves_dtype = []
+        model = find_model(self.backbone)
+        if model is not None:
+            tags.input_tags = input_tags_of(model)
+            return tags
+        kind = self.modality if self.modality != "auto" else known_kind(self.backbone) or "auto"
+        tags.input_tags.one_d_array = kind != "table"
+        # Series may be a 2-D array too, but its columns are time points, not features.
+        tags.input_tags.two_d_array = kind == "table"
+        tags.input_tags.three_d_array = kind in ("auto", "image", "series")
+        tags.input_tags.string = kind in ("auto", "text", "image")
+        tags.input_tags.allow_nan = kind == "table" and reads_missing(self.backbone)
         return tags
 
 
-def _find_layers(backbone: Backbone, preparation: Preparation, layer: Any) -> tuple[int, ...] | None:
-    """Turn the parameter `layer` into places among the stages."""
-    if layer is None:
-        return None
-    asked = [layer] if isinstance(layer, Integral | str) else list(layer)
-    if not asked or any(isinstance(one, bool) or not isinstance(one, Integral | str) for one in asked):
-        raise ValueError(f"layer must be the place or name of a stage, or a list of those. Got {layer!r}.")
-    return tuple(backbone.find_layer(one, preparation) for one in asked)
-
-
-def _make_readout(
-    backbone: Backbone, layers: tuple[int, ...] | None, pooling: Any, normalize: Any, truncate_dim: int | None
-) -> Readout:
-    """Check how the outputs are to be pooled and scaled."""
-    modes: str | tuple[str, ...] | None = None
-    if not isinstance(pooling, str):
-        unknown = [mode for mode in pooling if mode not in POOLINGS]
-        if unknown or not pooling:
-            raise ValueError(f"pooling must be 'auto' or among {', '.join(POOLINGS)}. Got {pooling!r}.")
-        modes = tuple(pooling)
-    elif pooling != "auto":
-        modes = pooling
-    if normalize == "auto":
-        normalize = backbone.normalize and layers is None
-    return Readout(layers, modes, bool(normalize), truncate_dim)
+def _rows_for_model(X: Any, kind: str | None) -> Rows:
+    """Leave `X` as it is, for the model to check; only texts may stand in a frame, which no vectorizer reads."""
+    if kind == "text":
+        return read_rows(X, "text")
+    if kind is None and getattr(X, "ndim", 1) == 2 and hasattr(X, "columns") and X.shape[1] == 1:
+        # A model that counts no columns would take a frame for the list of its columns' names.
+        X = X.iloc[:, 0] if hasattr(X, "iloc") else X[X.columns[0]]
+    return Rows(kind or "table", X)

@@ -465,7 +465,8 @@ def test_a_pickle_of_a_module_holds_its_weights(image_module, images):
     content = pickle.dumps(extractor)
     del extractor
     sktransfer.unload_backbones()
-    np.testing.assert_array_equal(pickle.loads(content).transform(images), E)
+    # Not to the last bit: the first batch of a network runs before its batch norms are folded.
+    np.testing.assert_allclose(pickle.loads(content).transform(images), E, rtol=0, atol=1e-6)
 
 
 def test_a_pickle_whose_directory_is_gone_or_changed_is_a_loud_error(tmp_path, texts):
@@ -505,7 +506,7 @@ def test_a_copy_shares_the_network(bert, texts):
         ({"batch_size": 0}, "'batch_size' parameter"),
         ({"device": "gpu"}, "'device' parameter"),
         ({"precision": "int8"}, "'precision' parameter"),
-        ({"cache": "disk"}, "'cache' parameter"),
+        ({"cache": 5}, "'cache' parameter"),
         ({"modality": "audio"}, "'modality' parameter"),
         ({"modality": "image"}, "reads text rows, not image rows"),
         ({"weights": "other.safetensors"}, "has its own weights"),
@@ -550,7 +551,7 @@ def test_tables_have_no_automatic_backbone():
         PretrainedFeatureExtractor().fit(np.zeros((3, 2)))
 
 
-@pytest.mark.parametrize("backbone", [None, 3, TinyImage, LogisticRegression()])
+@pytest.mark.parametrize("backbone", [None, 3, TinyImage, LogisticRegression])
 def test_what_is_no_backbone_is_an_error(backbone, texts):
     with pytest.raises(TypeError, match="backbone must be"):
         PretrainedFeatureExtractor(backbone).fit(texts)
@@ -569,7 +570,7 @@ def test_a_failed_fit_leaves_the_estimator_as_it_was(bert, texts):
     np.testing.assert_array_equal(extractor.transform(pd.DataFrame({"text": texts})), before)
 
 
-@pytest.mark.parametrize("params", [{"cache": "disk"}, {"precision": "x"}, {"batch_size": 0}], ids=str)
+@pytest.mark.parametrize("params", [{"cache": 5}, {"precision": "x"}, {"batch_size": 0}], ids=str)
 def test_parameters_set_after_the_fit_are_checked_too(bert, texts, params):
     with pytest.raises(ValueError, match=f"'{next(iter(params))}' parameter"):
         PretrainedFeatureExtractor(bert).fit(texts).set_params(**params).transform(texts)

@@ -12,11 +12,19 @@ import torch
 from sklearn.exceptions import EstimatorCheckFailedWarning
 from sklearn.utils import estimator_checks as of_scikit_learn
 from support.sins import SINS, FitReturnsNone, PublicAttribute
-from support.toys import ToyClassifier, ToyRegressor, ToyTransformer
+from support.toys import (
+    SeriesClassifier,
+    SeriesRegressor,
+    SeriesTransformer,
+    ToyClassifier,
+    ToyRegressor,
+    ToyTransformer,
+)
 
 from sktransfer.testing import LEFT_OUT, MAPPING, check_transfer_estimator, transfer_estimator_checks
 
 TOYS = (ToyTransformer(), ToyClassifier(), ToyRegressor())
+SERIES_TOYS = (SeriesTransformer(), SeriesClassifier(), SeriesRegressor())
 
 
 def base_name(check):
@@ -24,7 +32,12 @@ def base_name(check):
 
 
 def all_checks(*kinds):
-    return [pair for kind in kinds for toy in TOYS for pair in transfer_estimator_checks(toy, kind)]
+    return [
+        pair
+        for kind in kinds
+        for toy in (SERIES_TOYS if kind == "series" else TOYS)
+        for pair in transfer_estimator_checks(toy, kind)
+    ]
 
 
 @pytest.fixture
@@ -53,6 +66,11 @@ def test_honest_estimators_of_images_pass(estimator, check):
     check(estimator)
 
 
+@pytest.mark.parametrize("estimator, check", all_checks("series"), ids=str)
+def test_honest_estimators_of_series_pass(estimator, check):
+    check(estimator)
+
+
 @pytest.mark.parametrize("name, sinner, kind", SINS, ids=lambda value: getattr(value, "__name__", value))
 def test_the_check_notices(name, sinner, kind, restored_process):
     estimator = sinner()
@@ -70,7 +88,7 @@ def test_the_check_notices(name, sinner, kind, restored_process):
 
 
 def test_every_check_has_an_estimator_that_fails_it():
-    assert {base_name(check) for _, check in all_checks("text", "image")} == {name for name, _, _ in SINS}
+    assert {base_name(check) for _, check in all_checks("text", "image", "series")} == {name for name, _, _ in SINS}
 
 
 def test_no_check_of_scikit_learn_is_forgotten():
@@ -104,7 +122,7 @@ def test_what_stands_for_a_check_of_scikit_learn_exists():
 
 @pytest.mark.parametrize("estimator", TOYS, ids=str)
 def test_names_of_checks_are_unique(estimator):
-    for kind in ("text", "image"):
+    for kind in ("text", "image", "series"):
         names = [check.name for _, check in transfer_estimator_checks(estimator, kind)]
         assert len(names) == len(set(names))
 
@@ -153,7 +171,9 @@ def test_expected_failure_stands_for_all_cases():
 
 def test_misuse_is_explained():
     toy = ToyTransformer()
-    with pytest.raises(ValueError, match="kind must be one of 'text', 'image'. Got 'texts'. Did you mean 'text'"):
+    with pytest.raises(
+        ValueError, match="kind must be one of 'text', 'image', 'series'. Got 'texts'. Did you mean 'text'"
+    ):
         check_transfer_estimator(toy, kind="texts")
     with pytest.raises(TypeError, match=r"not the class: ToyTransformer\(\)"):
         check_transfer_estimator(ToyTransformer, kind="text")

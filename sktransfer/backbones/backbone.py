@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -17,12 +18,15 @@ import torch
 from torch import nn
 
 from sktransfer.backbones.card import Card
+from sktransfer.backbones.frozen_copy import frozen_copy, watched
 from sktransfer.backbones.pooling import pool
 from sktransfer.backbones.preparation import Inputs, Preparation
 from sktransfer.backbones.split import Split, SplitError, split_network
 from sktransfer.backbones.split_check import SplitCheck, check_split
 from sktransfer.backbones.stages import Stage, find_stages, resolve_stages
 from sktransfer.backbones.trace import tensors_in
+from sktransfer.runtime.device import is_out_of_memory
+from sktransfer.runtime.kernels import FrozenKernels, kernels_for
 from sktransfer.runtime.seeding import preserved_generators
 
 
@@ -45,6 +49,23 @@ class Origin:
     kind: str | None = None
 
 
+@dataclass(frozen=True)
+class _Replica:
+    """The network in the form in which it runs on one device in one precision.
+
+    What lies beyond the stage `reach` runs too, but not in its fastest form.
+    """
+
+    network: nn.Module
+    readout: nn.Module | None
+    kernels: FrozenKernels | None
+    reach: float = math.inf
+
+
+def _convolves(network: nn.Module) -> bool:
+    return any(isinstance(module, nn.Conv2d) for module in network.modules())
+
+
 _handles: weakref.WeakSet[Backbone] = weakref.WeakSet()
 
 
@@ -55,7 +76,8 @@ def _renew_locks() -> None:
         handle.lock = locks.setdefault(id(handle._network), threading.RLock())
 
 
-os.register_at_fork(after_in_child=_renew_locks)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_renew_locks)
 
 
 class Backbone:
@@ -93,6 +115,8 @@ class Backbone:
         Takes the tensor to pool out of what the network returns.
     channels_last : bool, default=False
         Whether outputs of four dimensions are (n, height, width, channels).
+    time_last : bool, default=False
+        Whether outputs of three dimensions are (n, values, time points).
     """
 
     def __init__(
@@ -111,6 +135,7 @@ class Backbone:
         readout: nn.Module | None = None,
         read_output: Callable[[Any], torch.Tensor] | None = None,
         channels_last: bool = False,
+        time_last: bool = False,
     ):
         self.card = card
         self.preparation = preparation
@@ -123,11 +148,12 @@ class Backbone:
         self.readout = _frozen(readout) if readout is not None else None
         self.read_output = read_output or main_tensor
         self.channels_last = channels_last
+        self.time_last = time_last
         self._stage_names = stage_names
         self._stages: tuple[Stage, ...] | None = None
         self._network = _frozen(network)
         self._split_checks: dict[int, SplitCheck] = {}
-        self._replicas: dict[tuple[torch.device, torch.dtype], tuple[nn.Module, nn.Module | None]] = {}
+        self._replicas: dict[tuple[torch.device, torch.dtype], _Replica] = {}
         # Held while the network runs: hooks are set on it, and rows that another thread is encoding are waited
         # for instead of encoded twice.
         self.lock = threading.RLock()
@@ -166,12 +192,15 @@ class Backbone:
             If a stage that the user named is no module of the network, or the network can't read the rows.
         """
         with self.lock, torch.no_grad(), preserved_generators():
-            if self._stages is None and self._stage_names is not None:
-                self._stages = resolve_stages(self._network, self._stage_names)
             if self._stages is None:
-                example = preparation.examples()[0]
-                with explained(self.name, example):
-                    self._stages = find_stages(self._network, example.args, example.kwargs)
+                if self._stage_names is not None:
+                    self._stages = resolve_stages(self._network, self._stage_names)
+                else:
+                    example = preparation.examples()[0]
+                    with explained(self.name, example):
+                        self._stages = find_stages(self._network, example.args, example.kwargs)
+                # What was folded before the boundaries were known may have one of them inside.
+                self._replicas.clear()
             return self._stages
 
     def find_layer(self, layer: Integral | int | str, preparation: Preparation) -> int:
@@ -218,23 +247,50 @@ class Backbone:
         -------
         torch.Tensor of shape (n, d), float32, on `device`
         """
-        network, readout = self._replica(device, dtype)
-        inputs = inputs.to(device, dtype)
         own = layers is None
         if layers is None and self.default_layers is not None:
             layers = [self.find_layer(name, self.preparation) for name in self.default_layers]
-        if layers is None:
-            with explained(self.name, inputs):
-                output = network(*inputs.args, **inputs.kwargs)
-            features = main_tensor(output) if pooling is not None else self.read_output(output)
-            vectors = pool(features, inputs.mask, pooling or self.pooling, self.channels_last)
-        else:
-            boundaries = [self.stages[layer].modules[-1] for layer in layers]
-            with explained(self.name, inputs):
-                outputs = outputs_of(network, boundaries, inputs)
-            modes = pooling or self.layer_pooling
-            vectors = torch.cat([pool(out, inputs.mask, modes, self.channels_last) for out in outputs], dim=1)
-        return readout(vectors) if own and readout is not None else vectors
+        inputs = inputs.to(device, dtype)
+        # How far into the network the pass goes.
+        reach = math.inf if layers is None else max(layers)
+        replica = self._replicas.get((device, dtype))
+        if replica is not None and replica.reach >= reach:
+            return self._run(replica, inputs, layers, pooling, own)
+        plain = self._plain_replica(device, dtype)
+        if self.kind != "image" or not _convolves(self._network):
+            self._replicas[device, dtype] = plain
+            return self._run(plain, inputs, layers, pooling, own)
+        if layers is not None:
+            self.find_stages(self.preparation)  # outside, since it runs the network
+        # The first batch runs as it is, and shows what can be folded for those that follow.
+        with watched(plain.network) as watch:
+            vectors = self._run(plain, inputs, layers, pooling, own)
+        self._replicas[device, dtype] = self._folded_replica(watch.pairs, reach, device, dtype)
+        return vectors
+
+    def _run(
+        self,
+        replica: _Replica,
+        inputs: Inputs,
+        layers: Sequence[int] | None,
+        pooling: str | tuple[str, ...] | None,
+        own: bool,
+    ) -> torch.Tensor:
+        """Run one batch through one form of the network, and pool it; `own` says that the readout belongs to it."""
+        with replica.kernels or nullcontext(), explained(self.name, inputs):
+            if layers is None:
+                output = replica.network(*inputs.args, **inputs.kwargs)
+                outputs = [main_tensor(output) if pooling is not None else self.read_output(output)]
+            else:
+                boundaries = [self.stages[layer].modules[-1] for layer in layers]
+                outputs = outputs_of(replica.network, boundaries, inputs)
+        modes = pooling or (self.pooling if layers is None else self.layer_pooling)
+        pooled = [pool(features, inputs.mask, modes, self.channels_last, self.time_last) for features in outputs]
+        vectors = pooled[0] if len(pooled) == 1 else torch.cat(pooled, dim=1)
+        if not own or replica.readout is None:
+            return vectors
+        with replica.kernels or nullcontext():
+            return replica.readout(vectors)
 
     def split(self, depth: int, preparation: Preparation | None = None) -> Split:
         """Cut the network before ``stages[depth]``, or warn that it can't be cut and give it whole.
@@ -284,7 +340,7 @@ class Backbone:
             return copy.deepcopy(self._network)
 
     def release(self) -> None:
-        """Forget the copies on other devices and in other precisions."""
+        """Forget the copies that were made to run: for other devices and precisions, folded, packed."""
         with self.lock:
             self._replicas.clear()
 
@@ -303,13 +359,20 @@ class Backbone:
         _handles.add(handle)
         return handle
 
-    def _replica(self, device: torch.device, dtype: torch.dtype) -> tuple[nn.Module, nn.Module | None]:
-        if device.type == "cpu" and dtype == torch.float32:
-            return self._network, self.readout
-        if (device, dtype) not in self._replicas:
-            readout = None if self.readout is None else copy.deepcopy(self.readout).to(device)
-            self._replicas[device, dtype] = copy.deepcopy(self._network).to(device, dtype), readout
-        return self._replicas[device, dtype]
+    def _plain_replica(self, device: torch.device, dtype: torch.dtype) -> _Replica:
+        home = device.type == "cpu" and dtype == torch.float32
+        network = self._network if home else copy.deepcopy(self._network).to(device, dtype)
+        readout = self.readout if home or self.readout is None else copy.deepcopy(self.readout).to(device)
+        return _Replica(network, readout, kernels_for(network, readout, device))
+
+    def _folded_replica(
+        self, pairs: Sequence[tuple[str, str]], reach: float, device: torch.device, dtype: torch.dtype
+    ) -> _Replica:
+        home = device.type == "cpu" and dtype == torch.float32
+        boundaries = [stage.modules[-1] for stage in self._stages or ()]
+        network = frozen_copy(self._network, pairs, boundaries=boundaries, share=home).to(device, dtype)
+        readout = self.readout if home or self.readout is None else copy.deepcopy(self.readout).to(device)
+        return _Replica(network, readout, kernels_for(network, readout, device), reach)
 
     def __repr__(self) -> str:
         return f"<Backbone {self.name!r} ({self.kind}, fingerprint {self.fingerprint[:12]})>"
@@ -350,9 +413,9 @@ def explained(name: str, inputs: Inputs) -> Iterator[None]:
     """
     try:
         yield
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:  # whatever a user's forward raises
+        if is_out_of_memory(error):
+            raise
         tensors = [*inputs.args, *inputs.kwargs.values()]
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
         raise ValueError(

@@ -18,9 +18,9 @@ SHIPPED = {"text": "text-static", "image": "image-resnet"}
 def list_backbones(modality: str | None = None, *, pattern: str | None = None) -> list[Card]:
     """List backbones that can be used by name.
 
-    The list holds the networks that come with the package, torchvision's classification networks, and a choice
-    of well-known encoders on the Hugging Face hub. Other names on the hub, timm's names, directories and modules work
-    as well, see :class:`PretrainedFeatureExtractor`.
+    The list holds the networks that come with the package, torchvision's classification networks, a choice
+    of well-known encoders on the Hugging Face hub, and untrained networks for tables and series. Other names on the hub,
+    timm's names, directories and modules work as well, see :class:`PretrainedFeatureExtractor`.
 
     Parameters
     ----------

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -12,37 +14,21 @@ import torch
 from tqdm.auto import tqdm
 
 from sktransfer.backbones.backbone import Backbone
+from sktransfer.backbones.pooling import pool_windows
 from sktransfer.backbones.preparation import Preparation
+from sktransfer.backbones.readout import Readout
 from sktransfer.backbones.rows import Rows
+from sktransfer.backbones.text import TextPreparation
+from sktransfer.caching.interface import RowCache
 from sktransfer.caching.keys import context_digest
-from sktransfer.caching.memory import MemoryCache
 from sktransfer.runtime.batching import batches_by_size, made_ahead
-from sktransfer.runtime.device import frozen_pass
+from sktransfer.runtime.device import free_memory, frozen_pass, is_out_of_memory
 
 # A GPU is kept busy by larger batches than a processor.
-_ACCELERATOR_FACTOR = 16
-
-
-@dataclass(frozen=True)
-class Readout:
-    """What is read out of a backbone.
-
-    Attributes
-    ----------
-    layers : tuple of int or None
-        Stages whose pooled outputs are concatenated; None for the backbone's default embedding.
-    pooling : str, tuple of str or None
-        How to pool; None for the backbone's own way.
-    normalize : bool
-        Whether vectors are scaled to unit length.
-    truncate_dim : int or None
-        Number of leading values kept.
-    """
-
-    layers: tuple[int, ...] | None = None
-    pooling: str | tuple[str, ...] | None = None
-    normalize: bool = False
-    truncate_dim: int | None = None
+_ACCELERATOR_FACTOR = 64
+_LOOKED_UP_AT_ONCE = 8192
+# Of long texts, whose windows are kept until the last of them is done.
+_LONG_ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -56,7 +42,7 @@ class Run:
         Type the network computes in.
     batch_size : int or None
         Rows in a batch; None lets the size of the rows decide.
-    cache : MemoryCache or None
+    cache : RowCache or None
         Where rows are looked up and stored.
     progress : bool
         Whether to show a progress bar.
@@ -65,7 +51,7 @@ class Run:
     device: torch.device
     dtype: torch.dtype
     batch_size: int | None = None
-    cache: MemoryCache | None = None
+    cache: RowCache | None = None
     progress: bool = False
 
 
@@ -99,39 +85,47 @@ def encode(backbone: Backbone, preparation: Preparation, readout: Readout, rows:
     first_place: dict[bytes, int] = {}
     for place, row_digest in enumerate(digests):
         first_place.setdefault(row_digest, place)
-    unique = list(first_place)
 
-    out: np.ndarray | None = None
+    result = _Result(len(digests))
     # Another thread that encodes the same rows is waited for; what it stored is then found.
     with backbone.lock:
-        keys = _keys(backbone, preparation, readout, run, unique) if run.cache is not None else unique
-        found = run.cache.get_many(keys) if run.cache is not None else [None] * len(unique)
-        missing = [i for i, row in enumerate(found) if row is None]
-        if len(missing) < len(unique):
-            known = [i for i, row in enumerate(found) if row is not None]
-            stored = np.stack([row for row in found if row is not None])
-            out = np.empty((len(unique), stored.shape[1]), np.float32)
-            out[known] = stored
-        places = [first_place[unique[i]] for i in missing]
-        for batch, vectors in _encode_missing(backbone, preparation, readout, rows.values, places, run):
-            if out is None:
-                out = np.empty((len(unique), vectors.shape[1]), np.float32)
-            chosen = [missing[i] for i in batch]
-            out[chosen] = vectors
+        missing = first_place
+        context = b""
+        if run.cache is not None:
+            context = _context(backbone, preparation, readout, run)
+            missing = _look_up(run.cache, context, first_place, result)
+        passing = _Pass(backbone, preparation, readout, run)
+        for places, vectors in passing.embed(rows.values, list(missing.values())):
+            result.write(places, vectors)
             if run.cache is not None:
-                run.cache.put_many([keys[i] for i in chosen], vectors)
-    assert out is not None  # rows are never empty
-    if len(unique) == len(digests):
-        return out
-    position = {row_digest: i for i, row_digest in enumerate(unique)}
-    return out[[position[row_digest] for row_digest in digests]]
+                run.cache.put_many([context + digests[place] for place in places], vectors)
+    repeats = [place for place, row_digest in enumerate(digests) if first_place[row_digest] != place]
+    return result.repeated([first_place[digests[place]] for place in repeats], repeats)
 
 
-def _keys(
-    backbone: Backbone, preparation: Preparation, readout: Readout, run: Run, digests: list[bytes]
-) -> list[bytes]:
-    """Keys of the cache: everything that decides a row's embedding, and the row."""
-    context = context_digest(
+class _Result:
+    """The rows' vectors, in memory of their own as soon as the first shows their length."""
+
+    def __init__(self, n_rows: int) -> None:
+        self.n_rows = n_rows
+        self.vectors: np.ndarray | None = None
+
+    def write(self, places: Sequence[int], vectors: np.ndarray | Sequence[np.ndarray]) -> None:
+        if self.vectors is None:
+            self.vectors = np.empty((self.n_rows, len(vectors[0])), np.float32)
+        self.vectors[places] = vectors
+
+    def repeated(self, sources: Sequence[int], places: Sequence[int]) -> np.ndarray:
+        """Fill the places of rows that came before, and return all."""
+        assert self.vectors is not None  # rows are never empty
+        if places:
+            self.vectors[places] = self.vectors[sources]
+        return self.vectors
+
+
+def _context(backbone: Backbone, preparation: Preparation, readout: Readout, run: Run) -> bytes:
+    """Digest of everything beside the row that decides its embedding."""
+    return context_digest(
         {
             "fingerprint": backbone.fingerprint,
             "preparation": preparation.describe(),
@@ -139,32 +133,114 @@ def _keys(
             "precision": str(run.dtype),
         }
     )
-    return [context + row_digest for row_digest in digests]
 
 
-def _encode_missing(
-    backbone: Backbone, preparation: Preparation, readout: Readout, values: Sequence[Any], places: list[int], run: Run
-) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Yield positions in `places` and their vectors, batch by batch."""
-    if not places:
-        return
-    with tqdm(total=len(places), desc=backbone.name, unit="row", disable=not run.progress) as bar:
-        starts = range(0, len(places), preparation.chunk_rows)
-        chunks = [places[start : start + preparation.chunk_rows] for start in starts]
-        prepared = made_ahead(partial(_prepare, preparation, values), chunks)
-        for start, chunk, items in zip(starts, chunks, prepared, strict=True):
-            for batch in _batches(preparation, items, run):
-                vectors = _embed(backbone, preparation, readout, [items[i] for i in batch], run)
-                _check_finite(vectors, [chunk[i] for i in batch], backbone)
-                bar.update(len(batch))
-                yield [start + i for i in batch], vectors
+def _look_up(cache: RowCache, context: bytes, wanted: Mapping[bytes, int], result: _Result) -> dict[bytes, int]:
+    """Write the rows that the cache holds into the result, and return those that it does not."""
+    missing: dict[bytes, int] = {}
+    remaining = iter(wanted.items())
+    # In pieces, so that a large result is not held twice.
+    while piece := list(islice(remaining, _LOOKED_UP_AT_ONCE)):
+        found = cache.get_many([context + row_digest for row_digest, _ in piece])
+        known = [(place, row) for (_, place), row in zip(piece, found, strict=True) if row is not None]
+        if known:
+            result.write([place for place, _ in known], [row for _, row in known])
+        missing.update(entry for entry, row in zip(piece, found, strict=True) if row is None)
+    return missing
 
 
-def _prepare(preparation: Preparation, values: Sequence[Any], places: list[int]) -> list[Any]:
-    if preparation.kind == "image":
-        # One by one, so that an error names the row's place in X.
-        return [preparation.prepare([values[place]], place)[0] for place in places]
-    return preparation.prepare([values[place] for place in places], places[0])
+class _Pass:
+    """One run of rows through the network."""
+
+    def __init__(self, backbone: Backbone, preparation: Preparation, readout: Readout, run: Run) -> None:
+        self.backbone = backbone
+        self.preparation = preparation
+        self.readout = readout
+        self.run = run
+        # Of a batch, its rows times the longest; halved whenever memory runs out.
+        self.most_values = math.inf
+
+    def embed(self, values: Sequence[Any], places: list[int]) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Yield places of rows and their vectors, batch by batch."""
+        if not places:
+            return
+        size = self.preparation.chunk_rows if self.readout.window_pooling is None else _LONG_ROWS_AT_ONCE
+        chunks = [places[start : start + size] for start in range(0, len(places), size)]
+        with tqdm(total=len(places), desc=self.backbone.name, unit="row", disable=not self.run.progress) as bar:
+            prepared = made_ahead(partial(self._prepare, values), chunks, threads=self.preparation.threads)
+            for chunk, items in zip(chunks, prepared, strict=True):
+                for batch, vectors in self._embed_chunk(items):
+                    done = [chunk[i] for i in batch]
+                    _check_finite(vectors, done, self.backbone)
+                    bar.update(len(done))
+                    yield done, vectors
+
+    def _prepare(self, values: Sequence[Any], places: list[int]) -> list[Any]:
+        if self.preparation.kind in ("image", "series"):
+            # One by one, so that an error names the row's place in X.
+            return [self.preparation.prepare([values[place]], place)[0] for place in places]
+        return self.preparation.prepare([values[place] for place in places], places[0])
+
+    def _embed_chunk(self, items: list[Any]) -> Iterator[tuple[list[int], np.ndarray]]:
+        if self.readout.window_pooling is None:
+            for batch in _batches(self.preparation, items, self.run):
+                yield batch, self._finish(self._vectors([items[i] for i in batch]))
+            return
+        # Windows of one text may be in several batches, so all have to be there before any text is done.
+        assert isinstance(self.preparation, TextPreparation)  # nothing else has windows
+        windows, owners = self.preparation.windows(items)
+        parts: list[torch.Tensor | None] = [None] * len(windows)
+        for batch in _batches(self.preparation, windows, self.run):
+            for i, vector in zip(batch, self._vectors([windows[i] for i in batch]), strict=True):
+                parts[i] = vector
+        weights = torch.tensor([float(self.preparation.size(window)) for window in windows])
+        vectors = torch.stack([part for part in parts if part is not None])
+        yield (
+            list(range(len(items))),
+            self._finish(pool_windows(vectors, weights, torch.tensor(owners), len(items), self.readout.window_pooling)),
+        )
+
+    def _vectors(self, items: list[Any]) -> torch.Tensor:
+        """Run one batch, in halves where the memory is too small for the whole."""
+        values = len(items) * max(map(self.preparation.size, items))
+        if values <= self.most_values or len(items) == 1:
+            try:
+                return self._run_network(items)
+            except Exception as error:
+                if not is_out_of_memory(error) or len(items) == 1:
+                    raise
+                self.most_values = values / 2
+        # Out of the handler, which would hold on to the failed batch.
+        free_memory(self.run.device)
+        half = (len(items) + 1) // 2
+        return torch.cat([self._vectors(items[:half]), self._vectors(items[half:])])
+
+    def _run_network(self, items: list[Any]) -> torch.Tensor:
+        with frozen_pass(self.run.device):
+            vectors = self.backbone.embed(
+                self.preparation.collate(items),
+                layers=self.readout.layers,
+                pooling=self.readout.pooling,
+                device=self.run.device,
+                dtype=self.run.dtype,
+            )
+        if len(vectors) != len(items):
+            raise ValueError(
+                f"The network {self.backbone.name!r} gave {len(vectors)} rows for a batch of {len(items)}. A backbone gives "
+                "one row for each row it gets, in the same order."
+            )
+        if vectors.ndim != 2 or vectors.shape[1] == 0:
+            raise ValueError(
+                f"The network {self.backbone.name!r} gave no values: an output of shape {tuple(vectors.shape)}."
+            )
+        return vectors.float().cpu()
+
+    def _finish(self, vectors: torch.Tensor) -> np.ndarray:
+        if self.readout.truncate_dim is not None:
+            vectors = vectors[:, : self.readout.truncate_dim]
+        if self.readout.normalize:
+            vectors = torch.nn.functional.normalize(vectors, dim=1)
+        return vectors.numpy()
 
 
 def _batches(preparation: Preparation, items: list[Any], run: Run) -> Iterator[list[int]]:
@@ -180,27 +256,6 @@ def _batches(preparation: Preparation, items: list[Any], run: Run) -> Iterator[l
             batches = batches_by_size(sizes, budget=budget, most=preparation.most_rows, padded=preparation.padded)
         for batch in batches:
             yield [members[i] for i in batch]
-
-
-def _embed(backbone: Backbone, preparation: Preparation, readout: Readout, items: list[Any], run: Run) -> np.ndarray:
-    with frozen_pass(run.device):
-        vectors = backbone.embed(
-            preparation.collate(items),
-            layers=readout.layers,
-            pooling=readout.pooling,
-            device=run.device,
-            dtype=run.dtype,
-        )
-        if len(vectors) != len(items):
-            raise ValueError(
-                f"The network {backbone.name!r} gave {len(vectors)} rows for a batch of {len(items)}. A backbone gives one "
-                "row for each row it gets, in the same order."
-            )
-        if readout.truncate_dim is not None:
-            vectors = vectors[:, : readout.truncate_dim]
-        if readout.normalize:
-            vectors = torch.nn.functional.normalize(vectors, dim=1)
-        return vectors.float().cpu().numpy()
 
 
 def _check_finite(vectors: np.ndarray, places: list[int], backbone: Backbone) -> None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -50,13 +51,27 @@ class ImageTransform:
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """Resize, crop and normalise one image."""
+        return self.normalize(self.resized(image)[None])[0]
+
+    def resized(self, image: Image.Image) -> torch.Tensor:
+        """Resize and crop one image, to a tensor (channels, height, width) of uint8."""
         if self.resize is not None:
             size = [self.resize] if isinstance(self.resize, int) else list(self.resize)
             image = transforms.resize(image, size, InterpolationMode(self.interpolation), antialias=True)
         if self.crop is not None:
             image = transforms.center_crop(image, [self.crop])
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
-        return (transforms.to_tensor(image) - mean) / std
+        pixels = torch.from_numpy(np.array(image))
+        return (pixels if pixels.ndim == 3 else pixels[..., None]).permute(2, 0, 1)
+
+    def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Scale a batch (n, channels, height, width) of uint8 to float32, in the same order in memory."""
+        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
+        # (pixels / 255 - mean) / std, along whole lines of an image: three values at a time would be slow.
+        lines = pixels.permute(0, 2, 3, 1).to(torch.float32).contiguous()
+        width = lines.shape[2]
+        scale, shift = (1 / (255 * std)).repeat(width), (-mean / std).repeat(width)
+        lines.view(-1, len(scale)).mul_(scale).add_(shift)
+        return lines.permute(0, 3, 1, 2)
 
     def describe(self) -> dict[str, object]:
         """Return the settings, for fingerprints."""
@@ -83,9 +98,12 @@ class ImagePreparation:
 
     kind = "image"
     padded = False
-    budget = 32 * 224 * 224
+    # Larger batches leave the processor's caches, and are slower.
+    budget = 8 * 224 * 224
     most_rows = 1024
-    chunk_rows = 128
+    chunk_rows = 32
+    threads = max(1, min(8, joblib.cpu_count() - 1))
+    exact = False
 
     def __init__(
         self,
@@ -109,6 +127,10 @@ class ImagePreparation:
             name = "prompt" if max_length is None else "max_length"
             raise ValueError(f"{name} is for texts, but this backbone reads images. Leave {name} at None.")
         return self
+
+    def read(self, values: Sequence[Any]) -> Sequence[Any]:
+        """Return images as they are."""
+        return values
 
     def fitted_to(self, rows: Sequence[Any]) -> ImagePreparation:
         """Return this preparation, for the size of the images where they all have the same and that is asked for."""
@@ -143,7 +165,8 @@ class ImagePreparation:
     def _prepare_one(self, row: Any, place: int) -> torch.Tensor:
         image = _in_mode(_open_image(row, place), self.mode, row, place)
         if isinstance(self.transform, ImageTransform):
-            return self.transform(image)
+            # Bytes until the batch is made: a quarter of the memory, and one operation for all.
+            return self.transform.resized(image)
         try:
             pixels = self.transform(image)
         except Exception as error:
@@ -167,8 +190,10 @@ class ImagePreparation:
         return tuple(item.shape)
 
     def collate(self, items: Sequence[torch.Tensor]) -> Inputs:
-        """Stack images of one shape."""
-        pixels = torch.stack(list(items))
+        """Stack images of one shape, with the channels last in memory."""
+        pixels = torch.stack([item.permute(1, 2, 0) for item in items]).permute(0, 3, 1, 2)
+        if isinstance(self.transform, ImageTransform) and pixels.dtype == torch.uint8:
+            pixels = self.transform.normalize(pixels)
         return Inputs(kwargs={self.keyword: pixels}) if self.keyword else Inputs(args=(pixels,))
 
     def examples(self) -> list[Inputs]:

@@ -14,9 +14,12 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from sktransfer._nearest import did_you_mean
-from sktransfer.backbones import catalogue, shipped
+from sktransfer.backbones import architectures, catalogue, shipped
 from sktransfer.backbones.backbone import Backbone, Origin
+from sktransfer.backbones.fitted_models import find_model
 from sktransfer.backbones.modules import ModuleBackbone
+from sktransfer.backbones.rows import Rows
+from sktransfer.backbones.table import TablePreparation
 from sktransfer.runtime.seeding import preserved_generators
 
 # Handles that stay loaded although no estimator holds them: the folds of a search come and go.
@@ -26,7 +29,38 @@ _recent: OrderedDict[Hashable, Backbone] = OrderedDict()
 _alive: weakref.WeakValueDictionary[Hashable, Backbone] = weakref.WeakValueDictionary()
 
 
-def load_backbone(backbone: Any, *, weights: str | os.PathLike | None = None, kind: str | None = None) -> Backbone:
+def known_kind(backbone: Any) -> str | None:
+    """Return the kind of rows that a backbone reads, as far as that is known without loading anything."""
+    if isinstance(backbone, ModuleBackbone):
+        return backbone.modality
+    handle = _loaded(backbone)
+    return architectures.kind_of(backbone) if handle is None else handle.kind
+
+
+def reads_missing(backbone: Any) -> bool:
+    """Whether a backbone for tables accepts missing numbers, where the rows of the fit had some."""
+    handle = _loaded(backbone)
+    if handle is None:
+        return architectures.kind_of(backbone) == "table"
+    return isinstance(handle.preparation, TablePreparation)
+
+
+def _loaded(backbone: Any) -> Backbone | None:
+    """Return the handle that was given, itself or by a fitted estimator."""
+    if isinstance(backbone, Backbone):
+        return backbone
+    if not hasattr(backbone, "__sktransfer_backbone__") or isinstance(backbone, type):
+        return None
+    try:
+        handle = backbone.__sktransfer_backbone__()
+    except NotFittedError:
+        return None
+    return handle if isinstance(handle, Backbone) else None
+
+
+def load_backbone(
+    backbone: Any, *, weights: str | os.PathLike | None = None, kind: str | None = None, rows: Rows | None = None
+) -> Backbone:
     """Load a backbone, or return the handle that this process has of it.
 
     Parameters
@@ -37,6 +71,8 @@ def load_backbone(backbone: Any, *, weights: str | os.PathLike | None = None, ki
         Name of a set of weights or path of a weights file, for names of architectures.
     kind : str or None, default=None
         Kind of row to read; decides what ``"auto"`` is and which half of a two-tower network is taken.
+    rows : Rows or None, default=None
+        The rows of a fit. The untrained networks for tables and series are made to measure for them.
 
     Returns
     -------
@@ -72,7 +108,12 @@ def load_backbone(backbone: Any, *, weights: str | os.PathLike | None = None, ki
     elif isinstance(backbone, Backbone):
         handle = backbone
     elif isinstance(backbone, str | os.PathLike):
-        handle = _load_named(backbone, weights, kind)
+        handle = _load_named(backbone, weights, kind, rows)
+    elif find_model(backbone) is not None:
+        raise TypeError(
+            f"The backbone is a fitted scikit-learn model, {type(given).__name__}, which has no network. "
+            "PretrainedFeatureExtractor(backbone=model) turns what it gives into features."
+        )
     else:
         raise TypeError(
             f"backbone must be a name, a directory, a torch.nn.Module, a ModuleBackbone or a fitted estimator of "
@@ -117,15 +158,21 @@ def _load_module(module: nn.Module, kind: str | None) -> Backbone:
             f"The module {type(module).__name__} can't read texts without its tokenizer: "
             "backbone=ModuleBackbone(module, modality='text', preparation=tokenizer)."
         )
+    if kind in ("table", "series"):
+        return _once(*ModuleBackbone(module, modality=kind).load())
     if is_torchvision(module):
         return _once(*load_torchvision_module(module))
     return _once(*ModuleBackbone(module).load())
 
 
-def _load_named(name: str | os.PathLike, weights: str | os.PathLike | None, kind: str | None) -> Backbone:
+def _load_named(
+    name: str | os.PathLike, weights: str | os.PathLike | None, kind: str | None, rows: Rows | None
+) -> Backbone:
     text = os.path.expanduser(os.fspath(name))
     if text == "auto":
         text = _default_name(kind)
+    if isinstance(name, str) and architectures.kind_of(text) is not None:
+        return _build_architecture(text, weights, kind, rows)
     version: Hashable = None
     if weights not in (None, "random") and (isinstance(weights, os.PathLike) or Path(weights).exists()):
         weights = str(Path(weights).resolve())
@@ -139,6 +186,21 @@ def _load_named(name: str | os.PathLike, weights: str | os.PathLike | None, kind
     return _once((origin, version), lambda: loader(origin))
 
 
+def _build_architecture(name: str, weights: str | os.PathLike | None, kind: str | None, rows: Rows | None) -> Backbone:
+    if weights not in (None, "random"):
+        raise ValueError(
+            f"weights={os.fspath(weights)!r}: {name!r} is an untrained network, made to measure for the rows of a fit, with "
+            "random weights. Leave weights at None; for trained weights give the fitted estimator that holds them as backbone."
+        )
+    reads = architectures.kind_of(name)
+    if rows is None or rows.kind != reads:
+        raise ValueError(
+            f"The backbone {name!r} reads {reads} rows, but X holds {rows.kind if rows else kind} rows. "
+            f"Choose another backbone, see sktransfer.list_backbones({kind!r})."
+        )
+    return _once(*architectures.build(name, rows))
+
+
 def _stat(path: Path) -> tuple[int, int]:
     if not path.is_file():
         raise FileNotFoundError(f"There is no weights file at {str(path)!r}{', but a directory' * path.is_dir()}.")
@@ -146,12 +208,20 @@ def _stat(path: Path) -> tuple[int, int]:
     return status.st_mtime_ns, status.st_size
 
 
+_OTHER_WAYS = {
+    "table": " For tables give backbone= a fitted estimator that has learnt from such rows (a source), a network of yours as "
+    "ModuleBackbone(module, modality='table'), or 'table-mlp' for random features.",
+    "series": " For series give backbone= a fitted estimator that has learnt from such rows (a source), a network of yours as "
+    "ModuleBackbone(module, modality='series'), or 'series-cnn' for random features.",
+}
+
+
 def _default_name(kind: str | None) -> str:
     if kind in catalogue.SHIPPED:
         return catalogue.SHIPPED[kind]
     raise ValueError(
         f"There is no pretrained network that fits all {kind or 'kinds of'} rows, so backbone='auto' can't choose one. "
-        "'auto' reads texts and images; for other rows give backbone= a network of yours."
+        f"'auto' reads texts and images.{_OTHER_WAYS.get(kind or '', ' For other rows give backbone= a network of yours.')}"
     )
 
 

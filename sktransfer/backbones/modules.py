@@ -17,25 +17,29 @@ from sktransfer.backbones.fingerprint import describe, fingerprint, module_tenso
 from sktransfer.backbones.image import ImagePreparation, ImageTransform
 from sktransfer.backbones.pooling import POOLINGS
 from sktransfer.backbones.preparation import Preparation
+from sktransfer.backbones.series import PlainSeriesPreparation
 from sktransfer.backbones.stages import resolve_stages
+from sktransfer.backbones.table import PlainTablePreparation
 from sktransfer.backbones.text import TextPreparation, tokenizer_of
 
-_MODULE_KINDS = ("image", "text")
+_MODULE_KINDS = ("image", "text", "table", "series")
 
 
 class ModuleBackbone:
     """An ``nn.Module`` of yours as a backbone, with what it takes to read raw rows.
 
-    Use it where the module alone doesn't say enough: how images are resized and scaled, which tokenizer
-    belongs to it, where its stages are. The module is copied when an estimator is fitted, and never changed.
+    Use it where the module alone doesn't say enough: what kind of rows it reads, how images are resized and scaled, which
+    tokenizer belongs to it, where its stages are. The module is copied when an estimator is fitted, and never changed.
 
     Parameters
     ----------
     module : torch.nn.Module
         Gives, for a batch of n rows, a tensor of shape (n, values), (n, tokens, values) or
-        (n, channels, height, width), or a tuple or dictionary that begins with one.
-    modality : {"image", "text"}, default="image"
-        Kind of row that it reads.
+        (n, channels, height, width), or a tuple or dictionary that begins with one. For series, three dimensions are
+        (n, values, time points).
+    modality : {"image", "text", "table", "series"}, default="image"
+        Kind of row that it reads. Tables come as a float32 tensor (n, columns), series as one of shape
+        (n, channels, time points), series of one length to a batch.
     preparation : callable or tokenizer, default=None
         Images: a callable from a PIL image (RGB, or grey where the first convolution has one input channel) to a
         float tensor of shape (channels, height, width), such as a torchvision transform. By default pixels are
@@ -43,6 +47,9 @@ class ModuleBackbone:
         of the network's input, and later images of other sizes are resized to it; otherwise the shorter side becomes
         256 pixels and the middle 224 x 224 are cut out.
         Texts: the ``tokenizers.Tokenizer``, or a fast tokenizer of transformers. There is no default.
+        Tables: a callable from a float64 array (n, columns) to an array or tensor with as many rows; rows must not depend
+        on each other. Series: a callable from an array (channels, time points) to one of two dimensions. By default
+        neither is changed: scale the values as those that the module was trained on, here or in a step before.
     stages : sequence of str, default=None
         Names of the modules that are the network's blocks, in forward order; found automatically by default.
     pooling : str or sequence of str, default="mean"
@@ -88,9 +95,10 @@ class ModuleBackbone:
         unknown = [mode for mode in modes if mode not in POOLINGS]
         if unknown or not modes:
             raise ValueError(f"pooling must be among {', '.join(POOLINGS)}. Got {pooling!r}.")
-        if modality == "image" and preparation is not None and not callable(preparation):
+        if modality != "text" and preparation is not None and not callable(preparation):
+            taken = "a PIL image" if modality == "image" else "an array"
             raise TypeError(
-                f"preparation must be a callable from a PIL image to a tensor. Got {type(preparation).__name__}."
+                f"preparation must be a callable from {taken} to a tensor. Got {type(preparation).__name__}."
             )
         if isinstance(max_length, bool) or not isinstance(max_length, Integral) or max_length < 1:
             raise ValueError(f"max_length must be a whole number of tokens, at least 1. Got {max_length!r}.")
@@ -145,6 +153,7 @@ class ModuleBackbone:
                 pooling=self.pooling,
                 layer_pooling=self.pooling,
                 stage_names=self.stages,
+                time_last=self.modality == "series",
             )
 
         return identity, make
@@ -160,6 +169,13 @@ class ModuleBackbone:
                 pad_id=pad_id or 0,
                 accepts=accepted_arguments(self.module, ("input_ids", "attention_mask")),
             )
+        own = {"callable": None if self.preparation is None else describe(self.preparation)}
+        if self.modality == "table":
+            width = _first(self.module, nn.Linear, "in_features", 1)
+            return PlainTablePreparation(self.preparation, description=own, shape=(width,))
+        if self.modality == "series":
+            width = _first(self.module, nn.Conv1d, "in_channels", 1)
+            return PlainSeriesPreparation(self.preparation, description=own, channels=width)
         channels = _input_channels(self.module)
         if self.preparation is not None:
             return ImagePreparation(
@@ -185,6 +201,11 @@ def snapshot(module: nn.Module) -> nn.Module:
             "module stays as it is: make copy.deepcopy(module) work, for example by dropping tensors that are not "
             "parameters or buffers."
         ) from error
+
+
+def _first(module: nn.Module, layer: type, attribute: str, otherwise: int) -> int:
+    """Return an attribute of the first layer of a type."""
+    return next((getattr(child, attribute) for child in module.modules() if isinstance(child, layer)), otherwise)
 
 
 def _input_channels(module: nn.Module) -> int:

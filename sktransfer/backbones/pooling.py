@@ -7,10 +7,15 @@ from collections.abc import Sequence
 import torch
 
 POOLINGS = ("mean", "cls", "max", "last", "mean_sqrt_len", "weighted_mean")
+WINDOW_POOLINGS = ("mean", "max")
 
 
 def pool(
-    features: torch.Tensor, mask: torch.Tensor | None, modes: str | Sequence[str], channels_last: bool
+    features: torch.Tensor,
+    mask: torch.Tensor | None,
+    modes: str | Sequence[str],
+    channels_last: bool,
+    time_last: bool = False,
 ) -> torch.Tensor:
     """Pool the output of a stage to one vector a row.
 
@@ -27,6 +32,8 @@ def pool(
         the later the more (Muennighoff 2022, arXiv:2202.08904). Several are concatenated.
     channels_last : bool
         Whether outputs of four dimensions are (n, height, width, channels).
+    time_last : bool, default=False
+        Whether outputs of three dimensions are (n, d, time points).
 
     Returns
     -------
@@ -41,6 +48,8 @@ def pool(
     features = features.float()
     if features.ndim == 2:
         return features
+    if features.ndim == 3 and time_last:
+        features = features.transpose(1, 2)
     if features.ndim == 4:
         features = features.flatten(1, 2) if channels_last else features.flatten(2).transpose(1, 2)
         wrong = [name for name in names if name not in ("mean", "max")]
@@ -58,6 +67,38 @@ def pool(
         mask = features.new_ones(features.shape[:2])
     mask = mask.to(features.dtype)
     return torch.cat([_POOL[name](features, mask) for name in names], dim=1)
+
+
+def pool_windows(
+    vectors: torch.Tensor, weights: torch.Tensor, owners: torch.Tensor, n_rows: int, mode: str
+) -> torch.Tensor:
+    """Pool the vectors of a row's windows to one.
+
+    Parameters
+    ----------
+    vectors : torch.Tensor of shape (n_windows, d)
+        One vector a window.
+    weights : torch.Tensor of shape (n_windows,)
+        Number of tokens in each window, which "mean" weighs them by.
+    owners : torch.Tensor of shape (n_windows,)
+        The row of each window.
+    n_rows : int
+        Number of rows; each has a window.
+    mode : str
+        One of `WINDOW_POOLINGS`.
+
+    Returns
+    -------
+    torch.Tensor of shape (n_rows, d)
+    """
+    index = owners.unsqueeze(1).expand_as(vectors)
+    if mode == "max":
+        return vectors.new_empty(n_rows, vectors.shape[1]).scatter_reduce_(
+            0, index, vectors, "amax", include_self=False
+        )
+    totals = weights.new_zeros(n_rows).index_add_(0, owners, weights)
+    shares = (weights / totals[owners]).unsqueeze(1)
+    return vectors.new_zeros(n_rows, vectors.shape[1]).index_add_(0, owners, vectors * shares)
 
 
 def _mean(features: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

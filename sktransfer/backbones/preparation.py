@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 import torch
 
+from sktransfer.runtime.device import to_device
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -31,12 +33,12 @@ class Inputs:
         """Move to `device`; floating point tensors become `dtype`."""
 
         def move(tensor: torch.Tensor) -> torch.Tensor:
-            return tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
+            return to_device(tensor, device, dtype if tensor.is_floating_point() else None)
 
         return Inputs(
             tuple(move(tensor) for tensor in self.args),
             {name: move(tensor) for name, tensor in self.kwargs.items()},
-            None if self.mask is None else self.mask.to(device),
+            None if self.mask is None else to_device(self.mask, device),
         )
 
 
@@ -55,6 +57,10 @@ class Preparation(Protocol):
         Rows that a batch may have, whatever their size.
     chunk_rows : int
         Rows that are prepared before they are grouped into batches; bounds the memory of a long run.
+    threads : int
+        Threads that prepare rows, a chunk each.
+    exact : bool
+        Whether "float32" is computed in float64, so that a row's result is the same to the last bit in any batch.
     """
 
     kind: str
@@ -62,6 +68,8 @@ class Preparation(Protocol):
     budget: int
     most_rows: int
     chunk_rows: int
+    threads: int
+    exact: bool
 
     def describe(self) -> Mapping[str, object]:
         """Return everything that decides what a row becomes, as values that JSON can write."""
@@ -77,6 +85,15 @@ class Preparation(Protocol):
 
     def changes(self) -> dict[str, Any]:
         """Return the attributes in which this preparation may differ from the backbone's own."""
+
+    def read(self, values: Any) -> Sequence[Any]:
+        """Return rows in the form that the other methods take, after checking what only this network knows.
+
+        Raises
+        ------
+        ValueError
+            If the rows are not like those that the network was made for.
+        """
 
     def fitted_to(self, rows: Sequence[Any]) -> Preparation:
         """Return this preparation with what it leaves open taken from the rows of a fit."""

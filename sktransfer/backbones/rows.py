@@ -1,7 +1,8 @@
 """What callers hand in as X, turned into a list of rows of one kind.
 
-The kinds are "text" (str), "image" (file paths, PIL images, pixel arrays), "table" (2-D numbers) and
-"series". Rows are only looked at here, never decoded, tokenised or copied.
+The kinds are "text" (str), "image" (file paths, PIL images, pixel arrays), "table" (columns of numbers and
+strings, see `table_rows`) and "series" (see `series_rows`). Texts and images are only looked at here, never decoded,
+tokenised or copied.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ import numpy as np
 from PIL.Image import Image
 from scipy.sparse import issparse
 
+from sktransfer.backbones.series_rows import read_series
+from sktransfer.backbones.table_rows import read_table
+
 KINDS = ("text", "image", "table", "series")
 
 
@@ -30,11 +34,12 @@ class Rows:
     kind : str
         One of `KINDS`.
     values : sequence
-        One entry per row: a str, a path, a PIL image or a pixel array of shape (h, w) or (h, w, channels).
+        One entry per row: a str, a path, a PIL image, a pixel array of shape (h, w) or (h, w, channels), or a series of
+        shape (channels, time points). Tables come as a `Table` at first; a preparation's `read` makes rows of it.
     """
 
     kind: str
-    values: Sequence[Any]
+    values: Any
 
     def __len__(self) -> int:
         return len(self.values)
@@ -45,8 +50,8 @@ def read_rows(X: Any, kind: str | None) -> Rows:
 
     Parameters
     ----------
-    X : list, tuple, ndarray, pandas or polars Series, or DataFrame of one column
-        What the caller handed in; it is not changed.
+    X : list, tuple, ndarray, pandas or polars Series, or DataFrame
+        What the caller handed in; it is not changed. Texts and images come in one column.
     kind : {"text", "image", "table", "series"} or None
         Kind of row that the backbone reads; None to tell it from `X`: str is text; pathlib.Path, PIL images
         and uint8 arrays of 3 or 4 dimensions are images; 2-D numbers are tables.
@@ -65,6 +70,10 @@ def read_rows(X: Any, kind: str | None) -> Rows:
     FileNotFoundError
         If a path leads to no file.
     """
+    if kind == "table":
+        return Rows("table", read_table(X))
+    if kind == "series":
+        return Rows("series", read_series(X))
     values = _as_sequence(X)
     if len(values) == 0:
         raise ValueError(
@@ -77,7 +86,7 @@ def read_rows(X: Any, kind: str | None) -> Rows:
         return Rows("text", _check_texts(values))
     if kind == "image":
         return Rows("image", _check_images(values))
-    return Rows(kind, list(values))
+    return Rows("table", read_table(X))
 
 
 def _as_sequence(X: Any) -> Sequence[Any] | np.ndarray:

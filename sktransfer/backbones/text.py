@@ -48,9 +48,12 @@ class TextPreparation:
     """
 
     kind = "text"
-    budget = 4096
+    # Larger batches leave the processor's caches, and are slower.
+    budget = 1024
     most_rows = 1024
     chunk_rows = 2048
+    threads = 1  # the tokenizer has threads of its own
+    exact = False
 
     def __init__(
         self,
@@ -102,7 +105,8 @@ class TextPreparation:
             if self.limit is not None and max_length > self.limit:
                 raise ValueError(
                     f"max_length={max_length} is more than this network can read: its limit is {self.limit} tokens, "
-                    "special tokens included. Shorten max_length, or split long texts."
+                    "special tokens included. Shorten max_length; window_pooling='mean' reads longer texts in windows of that "
+                    "length."
                 )
             special = self.tokenizer.num_special_tokens_to_add(False) if self.special_tokens else 0
             if max_length <= special:
@@ -113,6 +117,10 @@ class TextPreparation:
         if prompt is not None:
             other.prompt = self.prompts.get(prompt, prompt)
         return other
+
+    def read(self, values: Sequence[str]) -> Sequence[str]:
+        """Return texts as they are."""
+        return values
 
     def fitted_to(self, rows: Sequence[str]) -> TextPreparation:
         """Return this preparation: it leaves nothing open."""
@@ -149,6 +157,11 @@ class TextPreparation:
         # The tokenizer is shared by copies of other lengths, so its state is set at every call.
         self.tokenizer.enable_truncation(self.max_length)
         return self.tokenizer.encode_batch_fast(_encodable(rows), add_special_tokens=self.special_tokens)
+
+    def windows(self, items: Sequence[Encoding]) -> tuple[list[Encoding], list[int]]:
+        """Return all windows of `max_length` tokens of some prepared texts, and the place of the text of each."""
+        windows = [[item, *item.overflowing] for item in items]
+        return list(chain.from_iterable(windows)), [i for i, parts in enumerate(windows) for _ in parts]
 
     def size(self, item: Encoding) -> int:
         """Return the number of tokens."""

@@ -6,42 +6,14 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from numbers import Integral
 
 import numpy as np
+
+from sktransfer.caching.interface import CacheInfo
 
 DEFAULT_MAX_BYTES = 1 << 30
 # What an entry costs beside its values: key, array object, links of the dictionary (measured with tracemalloc).
 _OVERHEAD_BYTES = 330
-
-
-@dataclass(frozen=True)
-class CacheInfo:
-    """State of the memory cache.
-
-    Attributes
-    ----------
-    hits : int
-        Rows that were asked for and found, since the last :func:`cache_clear`.
-    misses : int
-        Rows that were asked for and not found, so had to be encoded.
-    evictions : int
-        Rows that had to make room for others.
-    rows : int
-        Rows held now.
-    n_bytes : int
-        Bytes held now, the bookkeeping included.
-    max_bytes : int
-        The limit.
-    """
-
-    hits: int
-    misses: int
-    evictions: int
-    rows: int
-    n_bytes: int
-    max_bytes: int
 
 
 class MemoryCache:
@@ -114,73 +86,5 @@ class MemoryCache:
 
 memory_cache = MemoryCache()
 # A forked process must not wait for a lock that a thread of its parent held.
-os.register_at_fork(after_in_child=memory_cache.renew_lock)
-
-
-def cache_info() -> CacheInfo:
-    """Return the state of the memory cache that all estimators of this process share.
-
-    Returns
-    -------
-    CacheInfo
-        Hits, misses, evictions, rows, bytes and the byte limit.
-
-    See Also
-    --------
-    cache_clear : Forget all rows.
-    set_cache_limit : Change the byte limit.
-
-    Examples
-    --------
-    >>> from sktransfer import cache_clear, cache_info
-    >>> cache_clear()
-    >>> cache_info().rows
-    0
-    """
-    return memory_cache.info()
-
-
-def cache_clear() -> None:
-    """Forget all rows of the memory cache and set its counts to zero.
-
-    See Also
-    --------
-    cache_info : State of the cache.
-
-    Examples
-    --------
-    >>> from sktransfer import cache_clear
-    >>> cache_clear()
-    """
-    memory_cache.clear()
-
-
-def set_cache_limit(max_bytes: int) -> None:
-    """Change the byte limit of the memory cache.
-
-    Parameters
-    ----------
-    max_bytes : int
-        Bytes that the cache may hold, at least 0; 1 GiB at the start of a process. Rows beyond the limit are
-        forgotten at once, least recently used first.
-
-    Raises
-    ------
-    ValueError
-        If `max_bytes` is not a whole number of at least 0.
-
-    See Also
-    --------
-    cache_info : State of the cache.
-
-    Examples
-    --------
-    >>> from sktransfer import cache_info, set_cache_limit
-    >>> set_cache_limit(256 * 2**20)
-    >>> cache_info().max_bytes
-    268435456
-    >>> set_cache_limit(2**30)
-    """
-    if isinstance(max_bytes, bool) or not isinstance(max_bytes, Integral) or max_bytes < 0:
-        raise ValueError(f"max_bytes must be a whole number of bytes, at least 0. Got {max_bytes!r} instead.")
-    memory_cache.set_limit(int(max_bytes))
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=memory_cache.renew_lock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -49,17 +50,19 @@ def batches_by_size(sizes: Sequence[int], *, budget: int, most: int, padded: boo
         yield batch
 
 
-def made_ahead(make: Callable[[Given], Made], given: Sequence[Given]) -> Iterator[Made]:
-    """Apply a function in a thread, one element ahead of whoever takes the results.
+def made_ahead(make: Callable[[Given], Made], given: Sequence[Given], *, threads: int = 1) -> Iterator[Made]:
+    """Apply a function in threads, ahead of whoever takes the results.
 
     Tokenisers and image decoders let go of Python's lock, so the next rows are prepared while the network runs.
 
     Parameters
     ----------
     make : callable
-        Applied to each element, in order.
+        Applied to each element.
     given : sequence
         The elements.
+    threads : int, default=1
+        Number of threads, and of results that are made ahead.
 
     Yields
     ------
@@ -69,10 +72,15 @@ def made_ahead(make: Callable[[Given], Made], given: Sequence[Given]) -> Iterato
     if len(given) == 1:
         yield make(given[0])
         return
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="sktransfer-prepare") as pool:
-        pending = pool.submit(make, given[0])
-        for element in given[1:]:
-            made = pending.result()
-            pending = pool.submit(make, element)
-            yield made
-        yield pending.result()
+    with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="sktransfer-prepare") as pool:
+        try:
+            pending = deque(pool.submit(make, element) for element in given[:threads])
+            for element in given[threads:]:
+                made = pending.popleft().result()
+                pending.append(pool.submit(make, element))
+                yield made
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            # Whoever stops early does not wait for what nobody will take.
+            pool.shutdown(wait=True, cancel_futures=True)

@@ -130,3 +130,39 @@ def _full_float32() -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def to_device(tensor: torch.Tensor, device: torch.device, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """Move a tensor from the processor to where the network runs.
+
+    On the way to a GPU it passes through pinned memory, so that the copy runs beside the GPU's work.
+
+    Parameters
+    ----------
+    tensor : torch.Tensor
+        The tensor.
+    device : torch.device
+        Where to.
+    dtype : torch.dtype, optional
+        Type to convert to.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu" and tensor.layout == torch.strided:
+        tensor = tensor.pin_memory()
+    return tensor.to(device, dtype, non_blocking=device.type == "cuda")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, on a GPU or on the processor."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # The processor's allocator, and oneDNN's, have no error class of their own.
+    told = ("can't allocate memory", "not enough memory", "bad_alloc", "could not create a memory object")
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in told)
+
+
+def free_memory(device: torch.device) -> None:
+    """Give memory that torch keeps for later back to the device."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

@@ -1,4 +1,4 @@
-"""scikit-learn's checks of estimators, for estimators that read texts and images.
+"""scikit-learn's checks of estimators, for estimators that read texts, images and time series.
 
 `check_transfer_estimator` runs them, `transfer_estimator_checks` lists them for a parametrised test. `MAPPING` says
 which checks here stand for which of scikit-learn's, and `LEFT_OUT` which have no meaning for such rows.

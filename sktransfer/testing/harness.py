@@ -58,7 +58,7 @@ def transfer_estimator_checks(estimator: Any, kind: str) -> list[tuple[Any, Chec
     ----------
     estimator : estimator
         An instance; the checks work on clones of it.
-    kind : {"text", "image"}
+    kind : {"text", "image", "series"}
         Kind of row that it reads.
 
     Returns
@@ -104,7 +104,7 @@ def check_transfer_estimator(
     on_fail: Literal["raise", "warn"] | None = "raise",
     callback: Callable[..., None] | None = None,
 ) -> list[dict[str, Any]]:
-    """Hold an estimator that reads texts or images against scikit-learn's conventions.
+    """Hold an estimator that reads texts, images or time series against scikit-learn's conventions.
 
     scikit-learn's own `check_estimator` hands over tables of numbers, and skips estimators that read anything else.
     These checks ask the same of them, with rows that they read, and some things that matter more for networks: that
@@ -115,7 +115,7 @@ def check_transfer_estimator(
     ----------
     estimator : estimator
         An instance; the checks work on clones of it.
-    kind : {"text", "image"}
+    kind : {"text", "image", "series"}
         Kind of row that it reads.
     expected_failed_checks : dict of str to str, default=None
         Names of checks that are expected to fail, with the reason. ``check_container`` stands for all of its cases,

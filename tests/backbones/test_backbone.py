@@ -124,11 +124,41 @@ def test_main_tensor_is_the_first_of_an_output():
 def test_replicas_of_a_device_and_precision_are_made_once_and_released():
     backbone = load_backbone(seeded(TinyImage, 5))
     cpu = torch.device("cpu")
-    half, _ = backbone._replica(cpu, torch.bfloat16)
-    assert half is backbone._replica(cpu, torch.bfloat16)[0]
-    assert half is not backbone._network
+    inputs = backbone.preparation.examples()[0]
+    key = (cpu, torch.bfloat16)
+
+    def embedded():
+        with torch.no_grad():
+            return backbone.embed(inputs, layers=None, pooling=None, device=cpu, dtype=torch.bfloat16)
+
+    embedded()
+    half = backbone._replicas[key]
+    assert half.network is not backbone._network
+    embedded()
+    assert backbone._replicas[key] is half
     backbone.release()
-    assert half is not backbone._replica(cpu, torch.bfloat16)[0]
+    embedded()
+    assert backbone._replicas[key] is not half
+
+
+def test_what_runs_beyond_the_first_layer_asked_for_is_folded_when_it_is_asked_for():
+    backbone = load_backbone(seeded(TinyImage, 6))
+    cpu = torch.device("cpu")
+    inputs = backbone.preparation.examples()[0]
+
+    def embedded(*layers):
+        with torch.no_grad():
+            return backbone.embed(inputs, layers=layers or None, pooling=None, device=cpu, dtype=torch.float32)
+
+    def is_folded(norm):
+        return "forward" in backbone._replicas[cpu, torch.float32].network.get_submodule(norm).__dict__
+
+    first = embedded(0)
+    assert is_folded("first.1")
+    assert not is_folded("second.1")
+    last = embedded(1)
+    assert is_folded("second.1")
+    torch.testing.assert_close(embedded(0, 1), torch.cat([first, last], dim=1), rtol=1e-5, atol=1e-5)
 
 
 def test_a_handle_with_its_own_weights_survives_a_pickle():

@@ -16,7 +16,8 @@ def preparation(**settings):
 
 def prepared(X, preparation):
     rows = read_rows(X, "image")
-    return preparation.prepare(rows.values, 0)
+    items = preparation.prepare(rows.values, 0)
+    return [preparation.collate([item]).args[0][0] for item in items]
 
 
 def picture(size=(20, 30)):

@@ -35,7 +35,8 @@ def test_embedding_is_timms_vector_before_the_classification_layer(name, side):
     with torch.no_grad():
         expected = network.forward_head(network.forward_features(pixels), pre_logits=True)
     vectors = embed(backbone, pixels)
-    torch.testing.assert_close(vectors, expected, rtol=0, atol=1e-6)
+    # Folded batch norms and packed products add in another order.
+    torch.testing.assert_close(vectors, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
     assert vectors.shape[1] == backbone.card.dimension
 
 

@@ -85,7 +85,8 @@ def test_embedding_is_what_the_classification_layer_reads(name):
     expected = seen[0].mean((2, 3)) if seen[0].ndim == 4 else seen[0]
     vectors = embed(backbone, pixels)
     assert vectors.shape == (1, dimension)
-    torch.testing.assert_close(vectors, expected, rtol=0, atol=1e-6)
+    # Folded batch norms and packed products add in another order.
+    torch.testing.assert_close(vectors, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
     assert sum(parameter.numel() for parameter in network.parameters()) == backbone.card.parameters + sum(
         parameter.numel() for parameter in layer.parameters()
     )

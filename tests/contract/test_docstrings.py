@@ -16,7 +16,7 @@ IGNORED = {"ES01", "SA01", "EX01", "SS06", "GL01", "GL02", "GL03", "RT02", "SA04
 
 DATACLASSES = {
     "sktransfer.backbones.card.Card",
-    "sktransfer.caching.memory.CacheInfo",
+    "sktransfer.caching.interface.CacheInfo",
     "sktransfer.testing.harness.Check",
 }
 

@@ -13,7 +13,8 @@ from sklearn import get_config
 from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from support.toys import Toy, ToyClassifier, ToyRegressor, ToyTransformer
+from sktransfer.backbones.rows import read_rows
+from support.toys import SeriesTransformer, Toy, ToyClassifier, ToyRegressor, ToyTransformer
 
 # The name of a check, the class that it has to fail for, and the kind of rows that bring it to light.
 SINS = []
@@ -705,4 +706,67 @@ class ReadsColourOnly(ToyTransformer):
         for row in X:
             if getattr(row, "mode", "RGB") != "RGB":
                 raise ValueError("not RGB")
+        return super()._describe(X, reset)
+
+
+@breaks("check_row_subsets", kind="series")
+class PadsWithTheLastValue(SeriesTransformer):
+    def _describe(self, X, reset=False):
+        rows = [np.atleast_2d(row) for row in X]
+        if all(row.ndim == 2 and row.dtype.kind in "biuf" and row.size for row in rows):
+            length = max(row.shape[1] for row in rows)
+            X = [np.pad(row.astype(float), ((0, 0), (0, length - row.shape[1])), mode="edge") for row in rows]
+        return super()._describe(X, reset)
+
+
+@breaks("check_odd_rows", "check_list_unchanged", kind="series")
+class ReadsOneLengthOnly(SeriesTransformer):
+    def _describe(self, X, reset=False):
+        rows = read_rows(X, "series").values
+        if len({row.shape for row in rows}) > 1:
+            raise ValueError("All series must have one length.")
+        return super()._describe(X, reset)
+
+
+@breaks("check_wrong_rows", "check_wrong_inputs", kind="series")
+class FillsGaps(SeriesTransformer):
+    def _describe(self, X, reset=False):
+        try:
+            X = [np.nan_to_num(np.asarray(row, dtype=float), posinf=0, neginf=0) for row in X]
+        except (TypeError, ValueError):
+            pass
+        return super()._describe(X, reset)
+
+
+@breaks("check_wrong_rows", "check_wrong_inputs", kind="series")
+class TakesTheFirstChannels(SeriesTransformer):
+    def _describe(self, X, reset=False):
+        if isinstance(X, np.ndarray) and X.ndim == 3:
+            X = X[:, :2]
+        elif isinstance(X, list):
+            X = [row[:2] if isinstance(row, np.ndarray) and row.ndim == 2 else row for row in X]
+        return super()._describe(X, reset)
+
+
+@breaks("check_container", kind="series")
+class ReadsTimeFirst(SeriesTransformer):
+    def _describe(self, X, reset=False):
+        if isinstance(X, np.ndarray) and X.ndim == 3 and not X.flags.c_contiguous:
+            X = np.ascontiguousarray(X[:, :, ::-1])
+        return super()._describe(X, reset)
+
+
+@breaks("check_readonly_input", "check_input_unchanged", kind="series")
+class CentresInPlace(SeriesTransformer):
+    def _describe(self, X, reset=False):
+        if isinstance(X, np.ndarray) and X.ndim == 3 and X.dtype.kind == "f":
+            X -= 1
+        return super()._describe(X, reset)
+
+
+@breaks("check_several_columns", kind="series")
+class TakesTheFirstColumnOfSeries(SeriesTransformer):
+    def _describe(self, X, reset=False):
+        if isinstance(X, np.ndarray) and X.dtype == object and X.ndim == 2:
+            X = X[:, 0]
         return super()._describe(X, reset)

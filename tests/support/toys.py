@@ -1,4 +1,4 @@
-"""Small honest estimators over texts and images, without a network: what the contract checks are tried on."""
+"""Small honest estimators over texts, images and series, without a network: what the contract checks are tried on."""
 
 import zlib
 from numbers import Integral, Real
@@ -41,9 +41,16 @@ def describe_image(image, width):
     return np.resize([*down.mean(axis=0), *across.mean(axis=1), down.std(), across.std()], width)
 
 
+def describe_series(series, width):
+    """Level, spread and rhythm of each channel."""
+    spectrum = [np.abs(np.fft.rfft(channel - channel.mean(), 32)) / len(channel) for channel in series.astype(float)]
+    return np.resize([*series.mean(axis=1), *series.std(axis=1), *np.concatenate(spectrum)], width)
+
+
 class Toy(BaseEstimator):
     """Reads rows; what it makes of them is up to the subclass."""
 
+    reads = None  # the kind of rows, where X doesn't tell
     _parameter_constraints: dict = {"width": [Interval(Integral, 1, None, closed="left")]}
 
     def _describe(self, X, reset=False):
@@ -51,11 +58,16 @@ class Toy(BaseEstimator):
             self._validate_params()
         else:
             check_is_fitted(self)
-        rows = read_rows(X, None if reset else self.kind_)
+        rows = read_rows(X, self.reads if reset else self.kind_)
+        if rows.kind == "series":
+            channels = len(rows.values[0]) if reset else self._channels
+            if any(len(series) != channels for series in rows.values):
+                raise ValueError(f"All series must have {channels} channels.")
+            self._channels = channels
         self._check_columns(X, reset)
         if reset:
             self.kind_ = rows.kind
-        describe = {"text": describe_text, "image": describe_image}[rows.kind]
+        describe = {"text": describe_text, "image": describe_image, "series": describe_series}[rows.kind]
         return np.stack([describe(row, self.width) for row in rows.values])
 
     def _check_columns(self, X, reset):
@@ -217,3 +229,18 @@ class ToyRegressor(RegressorMixin, Predictor):
     def predict(self, X):
         vectors = self._describe(X)
         return self.model_.predict(vectors)
+
+
+class SeriesTransformer(ToyTransformer):
+    __doc__ = ToyTransformer.__doc__
+    reads = "series"
+
+
+class SeriesClassifier(ToyClassifier):
+    __doc__ = ToyClassifier.__doc__
+    reads = "series"
+
+
+class SeriesRegressor(ToyRegressor):
+    __doc__ = ToyRegressor.__doc__
+    reads = "series"

@@ -1,0 +1,157 @@
+"""What callers hand in as time series, as one array of channels and time points for each row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import narwhals.stable.v2 as nw
+import numpy as np
+from PIL.Image import Image
+from scipy.sparse import issparse
+
+from sktransfer.backbones.table_rows import refuse_masked
+
+_FORMS = (
+    "Series are an array (n, channels, time points), an array or frame (n, time points) of one channel, or a list of arrays "
+    "(channels, time points) or (time points,), which may differ in length."
+)
+
+
+def read_series(X: Any) -> list[np.ndarray]:
+    """Turn `X` into one array of shape (channels, time points) for each row, checking every one of them.
+
+    Parameters
+    ----------
+    X : array-like or DataFrame
+        What the caller handed in; it is not changed.
+
+    Returns
+    -------
+    list of ndarray
+        Floating-point numbers, in the precision of `X`.
+
+    Raises
+    ------
+    TypeError
+        If `X` or one of its rows is not made of numbers.
+    ValueError
+        If `X` is empty, or a row is missing, of another number of dimensions, without time points, or holds NaN or
+        infinity.
+    """
+    refuse_masked(X)
+    for row in X if isinstance(X, list | tuple) else ():
+        refuse_masked(row)
+    values = _unpack(X)
+    if len(values) == 0:
+        raise ValueError(f"Found array with 0 sample(s): X is empty, while a minimum of 1 is required. {_FORMS}")
+    if isinstance(values, np.ndarray):
+        return _of_array(values)
+    return [_of_row(value, row) for row, value in enumerate(values)]
+
+
+def _unpack(X: Any) -> np.ndarray | Sequence[Any]:
+    """Return an array of numbers, or a sequence of rows."""
+    if issparse(X):
+        raise TypeError(
+            "Sparse data was passed for X, but series are dense. Use .toarray() to convert to a dense array."
+        )
+    if isinstance(X, str | bytes | Image | dict):
+        raise TypeError(f"X is a {type(X).__name__}, a scalar where series were expected. {_FORMS}")
+    if hasattr(X, "detach"):  # a torch tensor, possibly with gradients or on a GPU
+        X = X.detach().cpu().numpy()
+    if hasattr(X, "columns") and hasattr(X, "shape"):
+        return _of_frame(X)
+    X = nw.from_native(X, allow_series=True, pass_through=True)
+    if isinstance(X, nw.Series):
+        return X.to_list()
+    if isinstance(X, list | tuple):
+        return X
+    if not isinstance(X, np.ndarray):
+        if not hasattr(X, "__array__") and not hasattr(X, "__array_interface__"):
+            raise TypeError(f"X must be a list, an array, a Series or a frame. Got {type(X).__name__}. {_FORMS}")
+        X = np.asarray(X)
+    if X.ndim == 0:
+        raise ValueError(f"Expected an array of series, got a scalar array instead. {_FORMS}")
+    if X.dtype == object:
+        if X.ndim == 2 and X.shape[1] == 1:
+            X = X[:, 0]
+        if X.ndim == 2 and any(np.ndim(value) for value in X.flat):
+            raise ValueError(
+                f"X is an array of objects of shape {X.shape}, but series are read from one column: select it, or use "
+                "sklearn.compose.ColumnTransformer."
+            )
+        return list(X)
+    return X
+
+
+def _of_frame(X: Any) -> np.ndarray | list[Any]:
+    """Read a frame: a column for each time point, or one column that holds whole series."""
+    frame = nw.from_native(X, eager_only=True)
+    held = [dtype.is_numeric() or dtype == nw.Boolean for dtype in frame.schema.values()]
+    if all(held) and held:
+        missing = [column for column in frame.iter_columns() if column.is_null().any()]
+        if missing:
+            row = missing[0].is_null().arg_true()[0]
+            raise ValueError(f"Row {row} of X misses a value in column {missing[0].name!r}. {_FILL}")
+        return frame.select(nw.all().cast(nw.Float64)).to_numpy()
+    if len(held) == 1:
+        return frame[frame.columns[0]].to_list()
+    raise ValueError(
+        f"X is a frame of {len(held)} columns that are not all numbers. Series are read from a frame with one number for each "
+        "time point, or from one column of arrays: select it, X[['name']], or use sklearn.compose.ColumnTransformer."
+    )
+
+
+_FILL = "Fill gaps first (with the last value, say, or by interpolation): a network would only pass them on."
+
+
+def _of_array(values: np.ndarray) -> list[np.ndarray]:
+    if values.ndim not in (2, 3) or 0 in values.shape:
+        raise ValueError(f"Expected 2D or 3D array of series, got an array of shape {values.shape}. {_FORMS}")
+    values = _as_float(values if values.ndim == 3 else values[:, None], "X is an array")
+    bad = ~np.isfinite(values)
+    if bad.any():
+        row, channel, point = (int(i) for i in np.argwhere(bad)[0])
+        raise _not_finite(values[row, channel, point], row, channel, point)
+    return list(values)
+
+
+def _of_row(value: Any, row: int) -> np.ndarray:
+    if value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and np.isnan(value)):
+        raise ValueError(f"Row {row} of X is missing ({value!r}), not a series. Drop the row.")
+    if isinstance(value, str | bytes | dict | set | Image):
+        raise TypeError(f"Row {row} of X is of type {type(value).__name__}, not a series. {_FORMS}")
+    try:
+        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        if array.dtype == object:  # an array of arrays, as one gets back from a frame's column
+            array = np.array([np.asarray(channel, dtype=np.float64) for channel in array], dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Row {row} of X is a {type(value).__name__} that makes no array of numbers (channels, time points), for its "
+            f"channels differ in length, or hold something else: {error}"
+        ) from error
+    if array.ndim not in (1, 2) or 0 in array.shape:
+        raise ValueError(
+            f"Row {row} of X has the shape {array.shape}: a series has a channel or more, and time points. {_FORMS}"
+        )
+    array = _as_float(array if array.ndim == 2 else array[None], f"Row {row} of X is an array")
+    if not np.isfinite(array).all():
+        channel, point = (int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise _not_finite(array[channel, point], row, channel, point)
+    return array
+
+
+def _as_float(array: np.ndarray, subject: str) -> np.ndarray:
+    if array.dtype.kind == "c":
+        raise ValueError(
+            f"Complex data not supported. {subject} of {array.dtype}: give real and imaginary part as channels."
+        )
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"{subject} of {array.dtype}, but series are numbers. {_FORMS}")
+    return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+
+
+def _not_finite(value: Any, row: int, channel: int, point: int) -> ValueError:
+    what = "NaN, a missing value," if np.isnan(value) else "infinity"
+    return ValueError(f"Row {row} of X has {what} in channel {channel}, at time point {point}. {_FILL}")

@@ -1,0 +1,192 @@
+"""What a network knows of a table's columns: means, deviations, categories, where values were missing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from sktransfer.backbones.table_rows import Table, column_label
+
+
+@dataclass(frozen=True)
+class NumericColumn:
+    """A column of numbers.
+
+    Attributes
+    ----------
+    mean, scale : float
+        Mean and standard deviation of the values seen in the fit; 1 where they were all alike.
+    missing : bool
+        Whether values were missing in the fit.
+    """
+
+    mean: float
+    scale: float
+    missing: bool
+
+
+@dataclass(frozen=True)
+class CategoricalColumn:
+    """A column of strings.
+
+    Attributes
+    ----------
+    categories : tuple of str
+        Those seen in the fit, in alphabetical order; the code of one is its place. The next code is for strings
+        not seen in the fit, the one after that for missing values.
+    missing : bool
+        Whether values were missing in the fit.
+    """
+
+    categories: tuple[str, ...]
+    missing: bool
+
+    @property
+    def codes(self) -> int:
+        """Number of codes."""
+        return len(self.categories) + 2
+
+
+@dataclass(frozen=True)
+class TableSchema:
+    """What is known of a table's columns from the rows of a fit.
+
+    Attributes
+    ----------
+    names : tuple of str or None
+        Names of the columns, where they had some.
+    columns : tuple of NumericColumn or CategoricalColumn
+        One for each column.
+    """
+
+    names: tuple[str, ...] | None
+    columns: tuple[NumericColumn | CategoricalColumn, ...]
+
+    @classmethod
+    def learnt_from(cls, table: Table) -> TableSchema:
+        """Take down the columns of a table.
+
+        Raises
+        ------
+        ValueError
+            If a value is infinite.
+        """
+        check_infinite(table)
+        scaled = iter(_numeric_columns(np.delete(table.numbers, list(table.strings), axis=1)))
+        columns = [
+            _categorical_column(table.strings[place]) if place in table.strings else next(scaled)
+            for place in range(table.width)
+        ]
+        return cls(table.names, tuple(columns))
+
+    def places(self, kind: type) -> list[int]:
+        """Return the places of the columns of one kind."""
+        return [place for place, column in enumerate(self.columns) if isinstance(column, kind)]
+
+    def read(self, table: Table) -> np.ndarray:
+        """Turn a table into one row of numbers and codes for each row.
+
+        Parameters
+        ----------
+        table : Table
+            With the columns of the fit, in their order.
+
+        Returns
+        -------
+        ndarray of shape (n_rows, n_columns), float64
+            Numbers as they are, NaN where missing; codes of strings.
+
+        Raises
+        ------
+        ValueError
+            If the columns are others, hold strings instead of numbers or the other way round, or a number is
+            infinite, or missing in a column where none was in the fit.
+        """
+        self._check_columns(table)
+        check_infinite(table)
+        out = table.numbers.copy()
+        for place, column in enumerate(self.columns):
+            if isinstance(column, CategoricalColumn):
+                out[:, place] = _encode(table.strings.get(place, [None] * len(table)), column)
+        complete = [i for i in self.places(NumericColumn) if not self.columns[i].missing]
+        rows, places = np.nonzero(np.isnan(out[:, complete]))
+        if len(rows):
+            label = column_label(table.names or self.names, complete[places[0]])
+            raise ValueError(
+                f"Row {rows[0]} of X has NaN, a missing value, in {label}, where none was missing in the fit ({len(rows)} such "
+                "values in all). Fill them first, for example with sklearn.impute.SimpleImputer, or fit to rows that show "
+                "how missing values look."
+            )
+        return out
+
+    def _check_columns(self, table: Table) -> None:
+        if self.names is not None and table.names is not None and self.names != table.names:
+            raise ValueError(
+                "The feature names should match those that were passed during fit. The backbone knows the columns "
+                f"{_shortened(self.names)}; X has {_shortened(table.names)}. Bring the same columns, in the same order."
+            )
+        if table.width != len(self.columns):
+            raise ValueError(
+                f"X has {table.width} features, but the backbone is expecting {len(self.columns)} features."
+            )
+        for place, column in enumerate(self.columns):
+            if isinstance(column, NumericColumn) == (place in table.strings):
+                if place not in table.strings and np.isnan(table.numbers[:, place]).all():
+                    continue  # nothing but missing values is of no type
+                held, holds = ("numbers", "strings") if place in table.strings else ("strings", "numbers")
+                raise ValueError(
+                    f"X holds {holds} in {table.label(place)}, which held {held} in the fit. Convert the column."
+                )
+
+    def describe(self) -> dict[str, object]:
+        """Return everything that decides what a row becomes."""
+        return {"names": self.names, "columns": [asdict(column) for column in self.columns]}
+
+
+def _shortened(names: Sequence[str]) -> str:
+    return f"[{', '.join(map(repr, names[:8]))}{', ...' if len(names) > 8 else ''}]"
+
+
+def check_infinite(table: Table) -> None:
+    """Raise a ValueError that names the first infinite value."""
+    if not np.isinf(table.numbers).any():
+        return
+    rows, places = np.nonzero(np.isinf(table.numbers))
+    raise ValueError(
+        f"Row {rows[0]} of X has infinity in {table.label(places[0])} ({len(rows)} such values in all). No network reads it: "
+        "replace it with a finite number, or with NaN where the value is unknown."
+    )
+
+
+def _numeric_columns(numbers: np.ndarray) -> list[NumericColumn]:
+    """Mean and standard deviation of each column, without overflow whatever the values."""
+    seen = ~np.isnan(numbers)
+    count = np.maximum(seen.sum(axis=0), 1)
+    largest = np.abs(numbers, where=seen, out=np.zeros_like(numbers)).max(axis=0, initial=0.0)
+    unit = np.where(largest > 0, largest, 1.0)
+    small = np.where(seen, numbers / unit, 0.0)
+    mean = small.sum(axis=0) / count
+    deviation = np.sqrt((np.where(seen, small - mean, 0.0) ** 2).sum(axis=0) / count)
+    # What is left of equal values after rounding is no spread.
+    constant = deviation <= 10 * np.finfo(np.float64).eps * np.maximum(np.abs(mean), 1.0)
+    scale = np.where(constant, 1.0, deviation * unit)
+    return [
+        NumericColumn(float(m), float(s) or 1.0, not bool(complete))
+        for m, s, complete in zip(mean * unit, scale, seen.all(axis=0), strict=True)
+    ]
+
+
+def _categorical_column(values: list[str | None]) -> CategoricalColumn:
+    categories = {value for value in set(values) if value is not None}
+    return CategoricalColumn(tuple(sorted(categories)), None in values)
+
+
+def _encode(values: list[str | None], column: CategoricalColumn) -> np.ndarray:
+    unseen = len(column.categories)
+    codes: dict[str | None, int] = {category: code for code, category in enumerate(column.categories)}
+    # Distinct strings that are new get their code here, so that the rows below only look up.
+    codes.update({value: unseen for value in set(values) - codes.keys()})
+    codes[None] = unseen + 1
+    return np.fromiter(map(codes.__getitem__, values), dtype=np.float64, count=len(values))
