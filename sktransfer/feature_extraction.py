@@ -336,9 +336,9 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         container = _get_output_config("transform", self)["dense"]
         if issparse(features) and container != "default":
             raise ValueError(
-                f"{container.capitalize()} output does not support sparse data, which the features of the fitted "
-                f"{self.backbone_.name} are. Choose "
-                "dense ones with layer= (for trees 'leaf_values'), or set_output(transform='default')."
+                f"{container.capitalize()} output does not support sparse data. The features of the fitted "
+                f"{self.backbone_.name} are sparse: choose dense ones with layer= (for trees 'leaf_values'), or "
+                "set_output(transform='default')."
             )
         return features
 

@@ -353,7 +353,7 @@ def test_what_are_no_features_is_an_error():
 def test_frames_of_sparse_features_are_refused_with_the_way_out(table, forest):
     X, _ = table
     extractor = PretrainedFeatureExtractor(forest).set_output(transform="pandas").fit(X)
-    with pytest.raises(ValueError, match="sparse, and pandas holds no sparse matrix.*'leaf_values'"):
+    with pytest.raises(ValueError, match="Pandas output does not support sparse data. .*'leaf_values'"):
         extractor.transform(X)
     for library, frame in (("pandas", pd.DataFrame), ("polars", pl.DataFrame)):
         values = PretrainedFeatureExtractor(forest, layer="leaf_values").set_output(transform=library).fit_transform(X)

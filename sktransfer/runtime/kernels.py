@@ -14,6 +14,8 @@ from torch.overrides import TorchFunctionMode
 
 # Above this many tokens the scores of all pairs no longer fit into the processor's caches.
 _MOST_TOKENS_AT_ONCE = 256
+# Of float32, in AVX-512; what has bfloat16 has that.
+_VALUES_IN_A_REGISTER = 16
 
 
 class FrozenKernels(TorchFunctionMode):
@@ -189,11 +191,19 @@ def _short_attention(
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> torch.Tensor:
-    """Scaled dot product attention, one step after the other."""
-    scores = torch.matmul(query * (query.shape[-1] ** -0.5 if scale is None else scale), key.transpose(-1, -2))
+    """Scaled dot product attention, one step after the other, in float32 between its inputs and its result."""
+    query = query.float() * (query.shape[-1] ** -0.5 if scale is None else scale)
+    key = key.float()
+    # torch's softmax takes values one by one where it runs along fewer of them than a vector register holds.
+    transposed = key.shape[-2] < _VALUES_IN_A_REGISTER
+    if transposed:
+        query, key = key, query
+        attn_mask = None if attn_mask is None else attn_mask.transpose(-1, -2)
+    scores = torch.matmul(query, key.transpose(-1, -2))
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         # Not minus infinity: a token that may look at none would become NaN.
-        scores = scores.masked_fill(~attn_mask, torch.finfo(scores.dtype).min)
+        scores = scores.masked_fill_(~attn_mask, torch.finfo(scores.dtype).min)
     elif attn_mask is not None:
         scores = scores + attn_mask
-    return torch.matmul(torch.softmax(scores, dim=-1), value)
+    weights = torch.softmax(scores, dim=-2).transpose(-1, -2) if transposed else torch.softmax(scores, dim=-1)
+    return torch.matmul(weights, value.float()).to(value.dtype)
