@@ -116,8 +116,8 @@ def load_backbone(
         )
     else:
         raise TypeError(
-            f"backbone must be a name, a directory, a torch.nn.Module, a ModuleBackbone or a fitted estimator of "
-            f"sktransfer. Got {type(backbone).__name__}."
+            f"backbone must be a name, a directory, a torch.nn.Module, a ModuleBackbone, or a fitted estimator of "
+            f"sktransfer or scikit-learn. Got {type(backbone).__name__}."
         )
     if kind is not None and handle.kind != kind:
         raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,17 @@ from sklearn.utils import check_array
 
 _TEXT_TYPES = (nw.String, nw.Categorical, nw.Enum)
 _MISSING_TYPES = ("NoneType", "NAType", "NaTType")
+# float() takes some of them, and gives a count of days or drops the imaginary part.
+_NOT_NUMBERS = (
+    bytes,
+    bytearray,
+    complex,
+    np.complexfloating,
+    np.datetime64,
+    np.timedelta64,
+    datetime.date,
+    datetime.timedelta,
+)
 
 
 @dataclass(frozen=True)
@@ -189,7 +201,7 @@ def _of_objects(values: list[Any], label: str) -> np.ndarray | list[str | None]:
         return [str.__str__(value) if isinstance(value, str) else None for value in values]
     if any(one.__name__ in _MISSING_TYPES for one in types):
         values = [np.nan if _is_missing(value) else value for value in values]
-    if not types & {bytes, bytearray}:
+    if not any(issubclass(one, _NOT_NUMBERS) for one in types):
         try:
             numbers = np.array(values, dtype=np.float64)
         except (TypeError, ValueError, OverflowError):
@@ -202,9 +214,9 @@ def _of_objects(values: list[Any], label: str) -> np.ndarray | list[str | None]:
 def _not_a_number(values: list[Any], label: str) -> Exception:
     """Say which value of a column is no number."""
     for row, value in enumerate(values):
-        reason = "float() argument must be a string or a real number, not bytes"
+        reason = f"float() argument must be a string or a real number, not {type(value).__name__}"
         try:
-            if not isinstance(value, bytes | bytearray):
+            if not isinstance(value, _NOT_NUMBERS):
                 float(value)
                 continue
         except (TypeError, ValueError, OverflowError) as error:
