@@ -12,6 +12,8 @@ __version__ = "0.1.0"
 _HOME = {
     "Card": "sktransfer.backbones.card",
     "CacheInfo": "sktransfer.caching",
+    "FineTunedClassifier": "sktransfer.fine_tuning",
+    "FineTunedRegressor": "sktransfer.fine_tuning",
     "ModuleBackbone": "sktransfer.backbones.modules",
     "PretrainedFeatureExtractor": "sktransfer.feature_extraction",
     "cache_clear": "sktransfer.caching",
@@ -24,6 +26,8 @@ _HOME = {
 __all__ = [
     "CacheInfo",
     "Card",
+    "FineTunedClassifier",
+    "FineTunedRegressor",
     "ModuleBackbone",
     "PretrainedFeatureExtractor",
     "cache_clear",
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
     from sktransfer.backbones.modules import ModuleBackbone
     from sktransfer.caching import CacheInfo, cache_clear, cache_info, set_cache_limit
     from sktransfer.feature_extraction import PretrainedFeatureExtractor
+    from sktransfer.fine_tuning import FineTunedClassifier, FineTunedRegressor
 
 
 def __getattr__(name: str) -> Any:

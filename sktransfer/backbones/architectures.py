@@ -54,7 +54,7 @@ def build(name: str, rows: Rows) -> tuple[Hashable, Callable[[], Backbone]]:
     """
     preparation: Any
     if name in _TABLE:
-        preparation = TablePreparation(TableSchema.learnt_from(rows.values))
+        preparation = TablePreparation(TableSchema.learnt_from(rows.values, rows.weights))
     else:
         preparation = SeriesPreparation.learnt_from(rows.values)
     key = (name, json.dumps(preparation.describe(), sort_keys=True))

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from torch import nn
 
 from sktransfer.backbones.card import Card
+from sktransfer.backbones.fingerprint import fingerprint, module_tensors
 from sktransfer.backbones.frozen_copy import frozen_copy, watched
 from sktransfer.backbones.pooling import pool
 from sktransfer.backbones.preparation import Inputs, Preparation
@@ -117,6 +119,8 @@ class Backbone:
         Whether outputs of four dimensions are (n, height, width, channels).
     time_last : bool, default=False
         Whether outputs of three dimensions are (n, values, time points).
+    lineage : tuple of dict, default=()
+        What it has been trained on in this package, the first step first.
     """
 
     def __init__(
@@ -136,7 +140,9 @@ class Backbone:
         read_output: Callable[[Any], torch.Tensor] | None = None,
         channels_last: bool = False,
         time_last: bool = False,
+        lineage: tuple[dict[str, Any], ...] = (),
     ):
+        self.lineage = lineage
         self.card = card
         self.preparation = preparation
         self.fingerprint = fingerprint
@@ -250,23 +256,55 @@ class Backbone:
         own = layers is None
         if layers is None and self.default_layers is not None:
             layers = [self.find_layer(name, self.preparation) for name in self.default_layers]
-        inputs = inputs.to(device, dtype)
         # How far into the network the pass goes.
         reach = math.inf if layers is None else max(layers)
+        run = partial(self._run, inputs=inputs.to(device, dtype), layers=layers, pooling=pooling, own=own)
+        return self._on_replica(run, reach, device, dtype)
+
+    def activate(self, inputs: Inputs, *, depth: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+        """Run one batch through the stages before `depth`. The caller holds `lock` and has gradients off.
+
+        Parameters
+        ----------
+        inputs : Inputs
+            One batch, on the processor.
+        depth : int
+            Number of stages to run, at least 1.
+        device, dtype
+            Where and in which precision to run.
+
+        Returns
+        -------
+        torch.Tensor of shape (n, ...)
+            The output of the last of these stages, on `device`.
+        """
+        boundary = self.stages[depth - 1].modules[-1]
+        moved = inputs.to(device, dtype)
+
+        def run(replica: _Replica) -> torch.Tensor:
+            with replica.kernels or nullcontext(), explained(self.name, moved):
+                return outputs_of(replica.network, [boundary], moved)[0]
+
+        return self._on_replica(run, depth - 1, device, dtype)
+
+    def _on_replica(
+        self, run: Callable[[_Replica], torch.Tensor], reach: float, device: torch.device, dtype: torch.dtype
+    ) -> torch.Tensor:
+        """Run one batch through the fastest form of the network that reaches far enough, and make that if need be."""
         replica = self._replicas.get((device, dtype))
         if replica is not None and replica.reach >= reach:
-            return self._run(replica, inputs, layers, pooling, own)
+            return run(replica)
         plain = self._plain_replica(device, dtype)
         if self.kind != "image" or not _convolves(self._network):
             self._replicas[device, dtype] = plain
-            return self._run(plain, inputs, layers, pooling, own)
-        if layers is not None:
+            return run(plain)
+        if reach < math.inf:
             self.find_stages(self.preparation)  # outside, since it runs the network
         # The first batch runs as it is, and shows what can be folded for those that follow.
         with watched(plain.network) as watch:
-            vectors = self._run(plain, inputs, layers, pooling, own)
+            result = run(plain)
         self._replicas[device, dtype] = self._folded_replica(watch.pairs, reach, device, dtype)
-        return vectors
+        return result
 
     def _run(
         self,
@@ -334,10 +372,18 @@ class Backbone:
                 )
                 return split_network(self._network, stages, 0, *example)
 
+    def has_tokens(self, depth: int) -> bool:
+        """Whether dimension 1 of the activation at a depth that `split` has cut is the tokens of a text."""
+        return self._split_checks[depth].has_tokens
+
     def snapshot(self) -> nn.Module:
         """Return a copy of the network that the caller may train."""
         with self.lock:
             return copy.deepcopy(self._network)
+
+    def network_to_read(self) -> nn.Module:
+        """Return the network itself, to be looked at and never changed."""
+        return self._network
 
     def release(self) -> None:
         """Forget the copies that were made to run: for other devices and precisions, folded, packed."""
@@ -356,6 +402,51 @@ class Backbone:
         """Return a handle of the same network, loaded from another place; the weights are shared."""
         handle = Backbone.__new__(Backbone)
         handle.__dict__.update(self.__dict__, card=card, origin=origin)
+        _handles.add(handle)
+        return handle
+
+    def trained(
+        self,
+        network: nn.Module,
+        readout: nn.Module | None,
+        preparation: Preparation,
+        lineage: tuple[dict[str, Any], ...],
+    ) -> Backbone:
+        """Return a handle of this network with other weights.
+
+        Parameters
+        ----------
+        network : nn.Module
+            The network; owned by the handle from here on.
+        readout : nn.Module or None
+            What is applied after pooling.
+        preparation : Preparation
+            What rows went through in training.
+        lineage : tuple of dict
+            What it has been trained on, the last step included.
+
+        Returns
+        -------
+        Backbone
+            Its weights travel in its pickle.
+        """
+        handle = Backbone.__new__(Backbone)
+        tensors = module_tensors(network)
+        if readout is not None:
+            tensors |= {f"readout {name}": tensor for name, tensor in module_tensors(readout).items()}
+        handle.__dict__.update(
+            self.__dict__,
+            _network=_frozen(network),
+            readout=None if readout is None else _frozen(readout),
+            preparation=preparation,
+            # Whatever else decides the result is in the fingerprint that it began with.
+            fingerprint=fingerprint(tensors, [self.fingerprint, preparation.describe()]),
+            origin=None,
+            lineage=lineage,
+            lock=threading.RLock(),
+            _replicas={},
+            _split_checks=dict(self._split_checks),
+        )
         _handles.add(handle)
         return handle
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -93,14 +93,21 @@ def encode(backbone: Backbone, preparation: Preparation, readout: Readout, rows:
         context = b""
         if run.cache is not None:
             context = _context(backbone, preparation, readout, run)
-            missing = _look_up(run.cache, context, first_place, result)
-        passing = _Pass(backbone, preparation, readout, run)
+            missing = look_up(run.cache, context, first_place, result)
+        passing = EncodingPass(backbone, preparation, readout, run)
         for places, vectors in passing.embed(rows.values, list(missing.values())):
             result.write(places, vectors)
             if run.cache is not None:
                 run.cache.put_many([context + digests[place] for place in places], vectors)
     repeats = [place for place, row_digest in enumerate(digests) if first_place[row_digest] != place]
     return result.repeated([first_place[digests[place]] for place in repeats], repeats)
+
+
+class Found(Protocol):
+    """Takes rows that are done."""
+
+    def write(self, places: Sequence[int], vectors: Sequence[np.ndarray]) -> None:
+        """Take the rows of these places."""
 
 
 class _Result:
@@ -135,7 +142,7 @@ def _context(backbone: Backbone, preparation: Preparation, readout: Readout, run
     )
 
 
-def _look_up(cache: RowCache, context: bytes, wanted: Mapping[bytes, int], result: _Result) -> dict[bytes, int]:
+def look_up(cache: RowCache, context: bytes, wanted: Mapping[bytes, int], result: Found) -> dict[bytes, int]:
     """Write the rows that the cache holds into the result, and return those that it does not."""
     missing: dict[bytes, int] = {}
     remaining = iter(wanted.items())
@@ -149,7 +156,15 @@ def _look_up(cache: RowCache, context: bytes, wanted: Mapping[bytes, int], resul
     return missing
 
 
-class _Pass:
+def prepare_rows(preparation: Preparation, values: Sequence[Any], places: Sequence[int]) -> list[Any]:
+    """Prepare some of the rows of an `X`."""
+    if preparation.kind in ("image", "series"):
+        # One by one, so that an error names the row's place in X.
+        return [preparation.prepare([values[place]], place)[0] for place in places]
+    return preparation.prepare([values[place] for place in places], places[0])
+
+
+class EncodingPass:
     """One run of rows through the network."""
 
     def __init__(self, backbone: Backbone, preparation: Preparation, readout: Readout, run: Run) -> None:
@@ -167,31 +182,27 @@ class _Pass:
         size = self.preparation.chunk_rows if self.readout.window_pooling is None else _LONG_ROWS_AT_ONCE
         chunks = [places[start : start + size] for start in range(0, len(places), size)]
         with tqdm(total=len(places), desc=self.backbone.name, unit="row", disable=not self.run.progress) as bar:
-            prepared = made_ahead(partial(self._prepare, values), chunks, threads=self.preparation.threads)
+            prepared = made_ahead(
+                partial(prepare_rows, self.preparation, values), chunks, threads=self.preparation.threads
+            )
             for chunk, items in zip(chunks, prepared, strict=True):
                 for batch, vectors in self._embed_chunk(items):
                     done = [chunk[i] for i in batch]
-                    _check_finite(vectors, done, self.backbone)
+                    self._check_finite(vectors, done)
                     bar.update(len(done))
                     yield done, vectors
-
-    def _prepare(self, values: Sequence[Any], places: list[int]) -> list[Any]:
-        if self.preparation.kind in ("image", "series"):
-            # One by one, so that an error names the row's place in X.
-            return [self.preparation.prepare([values[place]], place)[0] for place in places]
-        return self.preparation.prepare([values[place] for place in places], places[0])
 
     def _embed_chunk(self, items: list[Any]) -> Iterator[tuple[list[int], np.ndarray]]:
         if self.readout.window_pooling is None:
             for batch in _batches(self.preparation, items, self.run):
-                yield batch, self._finish(self._vectors([items[i] for i in batch]))
+                yield batch, self._finish(self.vectors([items[i] for i in batch]))
             return
         # Windows of one text may be in several batches, so all have to be there before any text is done.
         assert isinstance(self.preparation, TextPreparation)  # nothing else has windows
         windows, owners = self.preparation.windows(items)
         parts: list[torch.Tensor | None] = [None] * len(windows)
         for batch in _batches(self.preparation, windows, self.run):
-            for i, vector in zip(batch, self._vectors([windows[i] for i in batch]), strict=True):
+            for i, vector in zip(batch, self.vectors([windows[i] for i in batch]), strict=True):
                 parts[i] = vector
         weights = torch.tensor([float(self.preparation.size(window)) for window in windows])
         vectors = torch.stack([part for part in parts if part is not None])
@@ -200,7 +211,7 @@ class _Pass:
             self._finish(pool_windows(vectors, weights, torch.tensor(owners), len(items), self.readout.window_pooling)),
         )
 
-    def _vectors(self, items: list[Any]) -> torch.Tensor:
+    def vectors(self, items: list[Any]) -> Any:
         """Run one batch, in halves where the memory is too small for the whole."""
         values = len(items) * max(map(self.preparation.size, items))
         if values <= self.most_values or len(items) == 1:
@@ -213,9 +224,12 @@ class _Pass:
         # Out of the handler, which would hold on to the failed batch.
         free_memory(self.run.device)
         half = (len(items) + 1) // 2
-        return torch.cat([self._vectors(items[:half]), self._vectors(items[half:])])
+        return self._join(self.vectors(items[:half]), self.vectors(items[half:]))
 
-    def _run_network(self, items: list[Any]) -> torch.Tensor:
+    def _join(self, first: Any, second: Any) -> Any:
+        return torch.cat([first, second])
+
+    def _run_network(self, items: list[Any]) -> Any:
         with frozen_pass(self.run.device):
             vectors = self.backbone.embed(
                 self.preparation.collate(items),
@@ -235,12 +249,27 @@ class _Pass:
             )
         return vectors.float().cpu()
 
-    def _finish(self, vectors: torch.Tensor) -> np.ndarray:
+    def _finish(self, vectors: Any) -> Any:
         if self.readout.truncate_dim is not None:
             vectors = vectors[:, : self.readout.truncate_dim]
         if self.readout.normalize:
             vectors = torch.nn.functional.normalize(vectors, dim=1)
         return vectors.numpy()
+
+    def _check_finite(self, vectors: Sequence[np.ndarray], places: list[int]) -> None:
+        # At once where they are of one length.
+        finite = np.isfinite(vectors).all(axis=1) if isinstance(vectors, np.ndarray) else _each_finite(vectors)
+        if not np.all(finite):
+            bad = sorted(place for place, good in zip(places, finite, strict=True) if not good)
+            raise ValueError(
+                f"The backbone {self.backbone.name!r} gave NaN or infinity for {len(bad)} row(s) of X, the first is row "
+                f"{bad[0]}. Check that row and the network's weights; in half precision large values overflow, "
+                "precision='float32' does not."
+            )
+
+
+def _each_finite(rows: Sequence[np.ndarray]) -> list[bool]:
+    return [bool(np.isfinite(row).all()) for row in rows]
 
 
 def _batches(preparation: Preparation, items: list[Any], run: Run) -> Iterator[list[int]]:
@@ -256,14 +285,3 @@ def _batches(preparation: Preparation, items: list[Any], run: Run) -> Iterator[l
             batches = batches_by_size(sizes, budget=budget, most=preparation.most_rows, padded=preparation.padded)
         for batch in batches:
             yield [members[i] for i in batch]
-
-
-def _check_finite(vectors: np.ndarray, places: list[int], backbone: Backbone) -> None:
-    finite = np.isfinite(vectors).all(axis=1)
-    if not finite.all():
-        bad = sorted(place for place, good in zip(places, finite, strict=True) if not good)
-        raise ValueError(
-            f"The backbone {backbone.name!r} gave NaN or infinity for {len(bad)} row(s) of X, the first is row {bad[0]}. "
-            "Check that row and the network's weights; in half precision large values overflow, "
-            "precision='float32' does not."
-        )

@@ -128,6 +128,13 @@ class ImagePreparation:
             raise ValueError(f"{name} is for texts, but this backbone reads images. Leave {name} at None.")
         return self
 
+    @property
+    def one_size(self) -> bool:
+        """Whether all images become one size, whatever theirs was."""
+        return isinstance(self.transform, ImageTransform) and (
+            self.transform.crop is not None or isinstance(self.transform.resize, tuple)
+        )
+
     def read(self, values: Sequence[Any]) -> Sequence[Any]:
         """Return images as they are."""
         return values

@@ -37,7 +37,7 @@ def pool(
 
     Returns
     -------
-    torch.Tensor of shape (n, d), float32
+    torch.Tensor of shape (n, d), float32 or, of a network in float64, float64
 
     Raises
     ------
@@ -45,7 +45,7 @@ def pool(
         If the mode does not fit the shape.
     """
     names = (modes,) if isinstance(modes, str) else tuple(modes)
-    features = features.float()
+    features = features if features.dtype == torch.float64 else features.float()
     if features.ndim == 2:
         return features
     if features.ndim == 3 and time_last:

@@ -68,14 +68,7 @@ def make_readout(
         none.
     """
     layers = _find_layers(backbone, preparation, layer)
-    modes: str | tuple[str, ...] | None = None
-    if not isinstance(pooling, str):
-        unknown = [mode for mode in pooling if mode not in POOLINGS]
-        if unknown or not pooling:
-            raise ValueError(f"pooling must be 'auto' or among {', '.join(POOLINGS)}. Got {pooling!r}.")
-        modes = tuple(pooling)
-    elif pooling != "auto":
-        modes = pooling
+    modes = pooling_modes(pooling)
     if window_pooling is not None and backbone.kind != "text":
         raise ValueError(
             f"window_pooling={window_pooling!r} is for texts, but this backbone reads {backbone.kind} rows. Leave it at None."
@@ -83,6 +76,21 @@ def make_readout(
     if normalize == "auto":
         normalize = backbone.normalize and layers is None
     return Readout(layers, modes, bool(normalize), truncate_dim, window_pooling)
+
+
+def pooling_modes(pooling: Any) -> str | tuple[str, ...] | None:
+    """Turn the parameter `pooling` into names of ways to pool, None for the backbone's own.
+
+    Raises
+    ------
+    ValueError
+        If there is no such way.
+    """
+    if isinstance(pooling, str):
+        return None if pooling == "auto" else pooling
+    if not pooling or any(mode not in POOLINGS for mode in pooling):
+        raise ValueError(f"pooling must be 'auto' or among {', '.join(POOLINGS)}. Got {pooling!r}.")
+    return tuple(pooling)
 
 
 def _find_layers(backbone: Backbone, preparation: Preparation, layer: Any) -> tuple[int, ...] | None:

@@ -36,10 +36,13 @@ class Rows:
     values : sequence
         One entry per row: a str, a path, a PIL image, a pixel array of shape (h, w) or (h, w, channels), or a series of
         shape (channels, time points). Tables come as a `Table` at first; a preparation's `read` makes rows of it.
+    weights : ndarray of shape (n_rows,) or None
+        What each row counts where something is learned from the rows; None where all count the same.
     """
 
     kind: str
     values: Any
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.values)

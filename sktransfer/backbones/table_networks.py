@@ -61,11 +61,11 @@ class TableMLP(nn.Module):
         Values of each layer.
     n_blocks : int, default=3
         Layers behind the stem.
-    dropout : float, default=0.1
+    dropout : float, default=0
         Share of values that are dropped in training.
     """
 
-    def __init__(self, preparation: TablePreparation, width: int = 256, n_blocks: int = 3, dropout: float = 0.1):
+    def __init__(self, preparation: TablePreparation, width: int = 256, n_blocks: int = 3, dropout: float = 0.0):
         super().__init__()
         self.stem = TableStem(preparation, width)
         self.activation = nn.Sequential(nn.ReLU(), nn.Dropout(dropout))

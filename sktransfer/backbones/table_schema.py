@@ -65,8 +65,15 @@ class TableSchema:
     columns: tuple[NumericColumn | CategoricalColumn, ...]
 
     @classmethod
-    def learnt_from(cls, table: Table) -> TableSchema:
+    def learnt_from(cls, table: Table, weights: np.ndarray | None = None) -> TableSchema:
         """Take down the columns of a table.
+
+        Parameters
+        ----------
+        table : Table
+            The rows of a fit.
+        weights : ndarray of shape (n_rows,), optional
+            Weights of the rows in means and deviations; a row of weight 2 counts as two.
 
         Raises
         ------
@@ -74,7 +81,7 @@ class TableSchema:
             If a value is infinite.
         """
         check_infinite(table)
-        scaled = iter(_numeric_columns(np.delete(table.numbers, list(table.strings), axis=1)))
+        scaled = iter(_numeric_columns(np.delete(table.numbers, list(table.strings), axis=1), weights))
         columns = [
             _categorical_column(table.strings[place]) if place in table.strings else next(scaled)
             for place in range(table.width)
@@ -160,15 +167,17 @@ def check_infinite(table: Table) -> None:
     )
 
 
-def _numeric_columns(numbers: np.ndarray) -> list[NumericColumn]:
+def _numeric_columns(numbers: np.ndarray, weights: np.ndarray | None) -> list[NumericColumn]:
     """Mean and standard deviation of each column, without overflow whatever the values."""
     seen = ~np.isnan(numbers)
-    count = np.maximum(seen.sum(axis=0), 1)
+    share = seen.astype(np.float64) if weights is None else seen * weights[:, None]
+    total = share.sum(axis=0)
+    count = np.where(total > 0, total, 1.0)
     largest = np.abs(numbers, where=seen, out=np.zeros_like(numbers)).max(axis=0, initial=0.0)
     unit = np.where(largest > 0, largest, 1.0)
     small = np.where(seen, numbers / unit, 0.0)
-    mean = small.sum(axis=0) / count
-    deviation = np.sqrt((np.where(seen, small - mean, 0.0) ** 2).sum(axis=0) / count)
+    mean = (small * share).sum(axis=0) / count
+    deviation = np.sqrt((np.where(seen, small - mean, 0.0) ** 2 * share).sum(axis=0) / count)
     # What is left of equal values after rounding is no spread.
     constant = deviation <= 10 * np.finfo(np.float64).eps * np.maximum(np.abs(mean), 1.0)
     scale = np.where(constant, 1.0, deviation * unit)

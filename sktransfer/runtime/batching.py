@@ -84,3 +84,25 @@ def made_ahead(make: Callable[[Given], Made], given: Sequence[Given], *, threads
         finally:
             # Whoever stops early does not wait for what nobody will take.
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def even_batches(n_rows: int, batch_size: int) -> list[slice]:
+    """Cut a range into batches; a single row that is left over joins the batch before it.
+
+    Batch normalisation can't learn from one row.
+
+    Parameters
+    ----------
+    n_rows : int
+        Length of the range.
+    batch_size : int
+        Rows in a batch.
+
+    Returns
+    -------
+    list of slice
+    """
+    starts = list(range(0, n_rows, batch_size))
+    if len(starts) > 1 and batch_size > 1 and n_rows - starts[-1] == 1:
+        starts.pop()
+    return [slice(start, end) for start, end in zip(starts, [*starts[1:], n_rows], strict=True)]

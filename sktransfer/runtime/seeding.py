@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from sklearn.utils import check_random_state
 
 
 @contextmanager
@@ -20,7 +21,7 @@ def preserved_generators(seed: int | None = None) -> Iterator[None]:
     Parameters
     ----------
     seed : int or None, default=None
-        Seed of torch's generators inside the body; None leaves them where they are.
+        Seed of all of them inside the body; None leaves them where they are.
     """
     python_state = random.getstate()
     numpy_state = np.random.get_state()
@@ -28,8 +29,25 @@ def preserved_generators(seed: int | None = None) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         if seed is not None:
             torch.random.default_generator.manual_seed(seed)
+            for device in devices:
+                torch.cuda.default_generators[device].manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % 2**32)
         try:
             yield
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)
+
+
+def own_random_state(random_state: int | np.random.RandomState | None) -> np.random.RandomState:
+    """Turn a parameter `random_state` into a generator that is not the global one.
+
+    Parameters
+    ----------
+    random_state : int, RandomState or None
+        None gives fresh randomness. A generator of the caller's is drawn from, as scikit-learn does.
+    """
+    if random_state is None:
+        return np.random.RandomState(np.random.SeedSequence().generate_state(4))
+    return check_random_state(random_state)

@@ -1,0 +1,152 @@
+"""What the estimators over a backbone share: finding it, reading rows, columns, clones."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import narwhals.stable.v2 as nw
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import validate_data
+from torch import nn
+
+from sktransfer.backbones.backbone import Backbone
+from sktransfer.backbones.encoding import Run
+from sktransfer.backbones.fitted_models import find_model
+from sktransfer.backbones.loading import known_kind, load_backbone, reads_missing
+from sktransfer.backbones.preparation import Preparation
+from sktransfer.backbones.rows import Rows, read_rows
+from sktransfer.caching import resolve_cache
+from sktransfer.runtime.device import resolve_device, resolve_precision
+
+
+class BackboneEstimator(BaseEstimator):
+    """An estimator with the parameters ``backbone``, ``weights``, ``modality``, ``device``, ``precision`` and ``cache``.
+
+    After `fit` it has the attributes ``backbone_`` and, for rows that a network reads, ``_preparation``.
+    """
+
+    def _backbone_for(self, kind: str | None) -> Any:
+        """Return what is to be loaded for rows of a kind, None where only the backbone says what they are."""
+        return self.backbone
+
+    def _resolve(self, X: Any, weights: np.ndarray | None = None) -> tuple[Backbone, Rows]:
+        """Load the backbone and read `X` as the kind of rows that it reads, whichever of the two says what that is.
+
+        An untrained network is made to measure for the rows, in which `weights` says what each of them counts.
+        """
+        kind = known_kind(self.backbone) if self.modality == "auto" else self.modality
+        rows = None
+        if kind in ("table", "series") or (isinstance(self.backbone, str) and self.backbone == "auto" and kind is None):
+            rows = read_rows(X, kind)
+            kind = rows.kind
+            rows = replace(rows, weights=weights)
+        name = self._backbone_for(kind)
+        backbone = load_backbone(name, weights=self.weights, kind=kind, rows=rows)
+        return backbone, rows or read_rows(X, backbone.kind)
+
+    def _frozen_run(self, preparation: Preparation, *, batch_size: int | None = None, progress: bool = False) -> Run:
+        """Say how the frozen network is run; these parameters take effect without a new fit."""
+        device = resolve_device(self.device)
+        dtype = resolve_precision(self.precision, device, preparation.kind)
+        if preparation.exact and dtype == torch.float32 and device.type != "mps":  # which has no float64
+            dtype = torch.float64
+        return Run(
+            device=device,
+            dtype=dtype,
+            batch_size=batch_size,
+            cache=resolve_cache(self.cache),
+            progress=progress,
+        )
+
+    def _check_columns(self, X: Any, rows: Rows, *, reset: bool) -> None:
+        """Keep or compare the columns' names and number; rows without columns have nothing to compare."""
+        for name in ("n_features_in_", "feature_names_in_") if reset else ():
+            self.__dict__.pop(name, None)
+        is_frame = isinstance(nw.from_native(X, eager_only=True, pass_through=True), nw.DataFrame)
+        if not is_frame and rows.kind == "table":
+            X = np.asarray(rows.values if reset else rows.values.numbers)
+        # Time points are no columns: series of other lengths are welcome.
+        if is_frame or (isinstance(X, np.ndarray) and X.ndim == 2 and rows.kind != "series"):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+
+    def get_params(self, deep=True):
+        """Get the parameters of this estimator.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Ignored: an estimator given as `backbone` is only read, so its parameters are not parameters of this one.
+
+        Returns
+        -------
+        dict
+            Values by name.
+        """
+        return super().get_params(deep=False)
+
+    def set_params(self, **params):
+        """Set parameters of this estimator.
+
+        Parameters
+        ----------
+        **params : dict
+            Values by name.
+
+        Returns
+        -------
+        self : estimator
+            The estimator itself.
+
+        Raises
+        ------
+        ValueError
+            If a name is no parameter, or one of the estimator's that is given as `backbone`.
+        """
+        for name in params:
+            if name.startswith("backbone__"):
+                raise ValueError(
+                    f"{name} can't be set: an estimator given as backbone is fitted, and only read. Fit one for each "
+                    "candidate and search over backbone=[FrozenEstimator(first), FrozenEstimator(second)]."
+                )
+        return super().set_params(**params)
+
+    def __sklearn_clone__(self):
+        # A module or a fitted estimator is only read, so clones share it: scikit-learn would copy a module's weights
+        # for every candidate and fold, and make a fitted estimator an unfitted one. For the same reason its parameters
+        # are not this estimator's, see `get_params`.
+        shared = isinstance(self.backbone, nn.Module) or hasattr(self.backbone, "__sktransfer_backbone__")
+        if not shared and find_model(self.backbone) is None:
+            return super().__sklearn_clone__()
+        shell = copy.copy(self)
+        shell.backbone = "auto"
+        cloned = super(BackboneEstimator, shell).__sklearn_clone__()
+        cloned.backbone = self.backbone
+        return cloned
+
+    def __getstate__(self):
+        state = dict(super().__getstate__())
+        if "_preparation" in state:
+            # The tokenizer comes back with the backbone.
+            state["_preparation"] = state["_preparation"].changes()
+        return state
+
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        if "_preparation" in state:
+            self._preparation = copy.copy(self.backbone_.preparation)
+            self._preparation.__dict__.update(state["_preparation"])
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        kind = self.modality if self.modality != "auto" else known_kind(self.backbone) or "auto"
+        tags.input_tags.one_d_array = kind != "table"
+        # Series may be a 2-D array too, but its columns are time points, not features.
+        tags.input_tags.two_d_array = kind == "table"
+        tags.input_tags.three_d_array = kind in ("auto", "image", "series")
+        tags.input_tags.string = kind in ("auto", "text", "image")
+        tags.input_tags.allow_nan = kind == "table" and reads_missing(self.backbone)
+        return tags

@@ -1,0 +1,131 @@
+"""What the frozen stages make of rows: computed once for each row, stored without padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sktransfer.backbones.backbone import Backbone
+from sktransfer.backbones.encoding import EncodingPass, Run, look_up
+from sktransfer.backbones.preparation import Preparation
+from sktransfer.backbones.readout import Readout
+from sktransfer.backbones.split_check import trim
+from sktransfer.caching.keys import context_digest
+from sktransfer.runtime.device import frozen_pass
+
+
+class Activations:
+    """The output of the last frozen stage, row by row.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        The network.
+    preparation : Preparation
+        The backbone's own, possibly with other options.
+    depth : int
+        Number of frozen stages, at least 1.
+    has_tokens : bool
+        Whether dimension 1 of the output is the tokens of a text.
+    run : Run
+        Device, precision, batch size, cache.
+    """
+
+    def __init__(self, backbone: Backbone, preparation: Preparation, depth: int, has_tokens: bool, run: Run):
+        self.run = run
+        self._preparation = preparation
+        self._pass = _ActivationPass(backbone, preparation, depth, has_tokens, run)
+        self._context = context_digest(
+            {
+                "fingerprint": backbone.fingerprint,
+                "preparation": preparation.describe(),
+                "activation": depth,
+                "precision": str(run.dtype),
+            }
+        )
+
+    def of_rows(self, values: Sequence[Any], digests: Sequence[bytes], places: Sequence[int]) -> list[np.ndarray]:
+        """Return the activations of raw rows, from the cache where they are there.
+
+        Parameters
+        ----------
+        values : sequence
+            All rows, as the preparation takes them.
+        digests : sequence of bytes
+            Digest of each row.
+        places : sequence of int
+            The rows that are wanted.
+
+        Returns
+        -------
+        list of ndarray, float32
+            Read-only: each of the shape that one row has, texts without padding.
+        """
+        first_place: dict[bytes, int] = {}
+        for place in places:
+            first_place.setdefault(digests[place], place)
+        found = _Found(digests)
+        missing = first_place
+        cache = self.run.cache
+        with self._pass.backbone.lock:
+            if cache is not None:
+                missing = look_up(cache, self._context, first_place, found)
+            for done, rows in self._pass.embed(values, list(missing.values())):
+                found.write(done, rows)
+                if cache is not None:
+                    cache.put_many([self._context + digests[place] for place in done], rows)
+        return [unpacked(found.rows[digests[place]]) for place in places]
+
+    def of_items(self, items: Sequence[Any]) -> list[np.ndarray]:
+        """Return the activations of prepared rows of one group, computed anew."""
+        with self._pass.backbone.lock:
+            return [unpacked(row) for row in self._pass.vectors(list(items))]
+
+
+class _Found:
+    """Takes what is done."""
+
+    def __init__(self, digests: Sequence[bytes]):
+        self.digests = digests
+        self.rows: dict[bytes, np.ndarray] = {}
+
+    def write(self, places: Sequence[int], vectors: Sequence[np.ndarray]) -> None:
+        self.rows.update((self.digests[place], vector) for place, vector in zip(places, vectors, strict=True))
+
+
+class _ActivationPass(EncodingPass):
+    """One run of rows through the frozen stages."""
+
+    def __init__(self, backbone: Backbone, preparation: Preparation, depth: int, has_tokens: bool, run: Run):
+        super().__init__(backbone, preparation, Readout(), run)
+        self.depth = depth
+        self.has_tokens = has_tokens
+
+    def _run_network(self, items: list[Any]) -> list[np.ndarray]:
+        inputs = self.preparation.collate(items)
+        with frozen_pass(self.run.device):
+            made = self.backbone.activate(inputs, depth=self.depth, device=self.run.device, dtype=self.run.dtype)
+        lengths = None
+        if self.has_tokens:
+            assert inputs.mask is not None  # what has tokens has a mask
+            lengths = [int(length) for length in inputs.mask.sum(1)]
+        return [packed(row.numpy()) for row in trim(made.float().cpu(), lengths)]
+
+    def _join(self, first: list[np.ndarray], second: list[np.ndarray]) -> list[np.ndarray]:
+        return first + second
+
+    def _finish(self, vectors: list[np.ndarray]) -> list[np.ndarray]:
+        return vectors
+
+
+def packed(row: np.ndarray) -> np.ndarray:
+    """Put the shape in front of the values: a cache keeps rows of one dimension."""
+    return np.concatenate([np.array([row.ndim, *row.shape], np.float32), row.ravel()])
+
+
+def unpacked(row: np.ndarray) -> np.ndarray:
+    """Undo `packed`, without copying."""
+    n_dims = int(row[0])
+    return row[1 + n_dims :].reshape(tuple(int(size) for size in row[1 : 1 + n_dims]))

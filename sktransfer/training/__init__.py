@@ -1,0 +1,1 @@
+"""Training: the only door to learning, for every estimator of this package."""

@@ -1,0 +1,469 @@
+"""The loop, on skorch: epochs, steps, validation, the best epoch kept."""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import skorch
+import torch
+from skorch.callbacks import Callback
+from torch import nn
+
+from sktransfer.runtime.batching import even_batches
+from sktransfer.runtime.device import free_memory, is_out_of_memory
+from sktransfer.runtime.seeding import preserved_generators
+from sktransfer.training.settings import Settings
+
+
+class BatchSource(Protocol):
+    """Rows that a module can be called with."""
+
+    def __len__(self) -> int: ...
+
+    def chunks(self, places: Sequence[int]) -> list[tuple[list[int], Any]]:
+        """Return rows as the module takes them: positions within `places`, and the rows there."""
+
+    def batches(self, batches: Sequence[Sequence[int]]) -> Iterator[list[tuple[list[int], Any]]]:
+        """Yield the chunks of each batch."""
+
+    def in_order(self, most: int | None = None) -> Iterator[tuple[list[int], Any]]:
+        """Yield all rows once: places, and the rows there."""
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Rows with what is to be learned from them.
+
+    Attributes
+    ----------
+    rows : BatchSource
+        The rows.
+    targets : torch.Tensor of shape (n, ...)
+        What the loss compares outputs with.
+    weights : torch.Tensor of shape (n,)
+        Weight of each row in the loss.
+    """
+
+    rows: BatchSource
+    targets: torch.Tensor
+    weights: torch.Tensor
+
+
+@dataclass
+class Training:
+    """What came out of a training.
+
+    Attributes
+    ----------
+    history : list of dict
+        One entry for each epoch, the start among them: ``epoch``, ``train_loss``, ``valid_loss``, ``learning_rate`` (of the
+        head at the end of the epoch), ``seconds``, ``best`` (whether the weights are those of this epoch).
+    n_epochs : int
+        Epochs that ran.
+    interrupted : bool
+        Whether the user stopped it.
+    """
+
+    history: list[dict[str, Any]] = field(default_factory=list)
+    n_epochs: int = 0
+    interrupted: bool = False
+
+
+class Observer(Protocol):
+    """Looks on while a network is trained."""
+
+    def on_start(self, n_epochs: int) -> None:
+        """Take note that training is about to begin."""
+
+    def on_epoch_begin(self, epoch: int) -> None:
+        """Take note that an epoch, counted from 1, is about to begin."""
+
+    def after_backward(self) -> None:
+        """Take note that the gradients of a step are there."""
+
+    def on_epoch_end(self, epoch: int, entry: dict[str, Any]) -> bool | None:
+        """Take note that an epoch has ended; returning True ends the training."""
+
+
+def train(
+    module: nn.Module,
+    data: Labelled,
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    groups: list[dict[str, Any]],
+    settings: Settings,
+    *,
+    validation: Labelled | None = None,
+    penalty: Callable[[], torch.Tensor] | None = None,
+    observers: Sequence[Observer] = (),
+) -> Training:
+    """Train a module in place.
+
+    Parameters
+    ----------
+    module : nn.Module
+        Called with the chunks of `data.rows`; the caller's own, not a user's.
+    data : Labelled
+        What it learns from. The loss of a step is the sum of weight times loss over its rows, over the number of rows and the
+        mean weight of all rows: weights count once, and with all rows in one batch it is their weighted mean.
+    loss : callable
+        From outputs and targets to one value a row.
+    groups : list of dict
+        Weights to train with their rates, as optimizers of torch take them; the head's come first.
+    settings : Settings
+        How to train.
+    validation : Labelled, optional
+        Rows on which each epoch is judged, the start included. The weights of the best one are kept.
+    penalty : callable, optional
+        Gives a term that is added to the loss of every step.
+    observers : sequence of Observer
+        Told of epochs and steps.
+
+    Returns
+    -------
+    Training
+        What happened. The module is in eval mode, on the processor.
+
+    Warns
+    -----
+    UserWarning
+        If the loss became NaN or infinite, or the user interrupted: the best weights so far are kept.
+    """
+    module.to(settings.device, settings.dtype)
+    result = Training()
+    net = _Net(module, data, loss, groups, settings, validation, penalty, observers)
+    keeper = _Keeper(module)
+    judge = _Judge(result, keeper, settings, observers, validates=validation is not None)
+    net.callbacks = [("rates", _Rates(settings)), ("judge", judge)]
+    # Dropout draws from torch's global generator.
+    with preserved_generators(seed=settings.seed), torch.inference_mode(False), torch.enable_grad():
+        try:
+            net.initialize()
+            judge.start(net)
+            net.fit_loop(data.rows)
+        except _Enough:
+            pass
+        except _Diverged as error:
+            keeper.restore()
+            warnings.warn(
+                f"The loss became NaN or infinite in epoch {error.epoch}, so training stopped; the weights are those of epoch "
+                f"{keeper.epoch}. Try a smaller learning_rate, a tenth of it say, or a smaller backbone_lr_ratio.",
+                UserWarning,
+                stacklevel=3,
+            )
+        except KeyboardInterrupt:
+            result.interrupted = True
+            keeper.restore()
+            warnings.warn(
+                f"Training was interrupted in epoch {result.n_epochs + 1} of {settings.max_epochs}; the weights are those "
+                f"of epoch {keeper.epoch}.",
+                UserWarning,
+                stacklevel=3,
+            )
+        finally:
+            module.zero_grad(set_to_none=True)
+            module.to("cpu").eval()
+            del net
+            free_memory(settings.device)
+    if validation is not None:
+        keeper.restore()
+    for entry in result.history:
+        entry["best"] = entry["epoch"] == keeper.epoch
+    return result
+
+
+def evaluate(
+    module: nn.Module,
+    data: Labelled,
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    settings: Settings,
+) -> float:
+    """Return the weighted mean loss of a module in eval mode."""
+    training = module.training
+    module.eval()
+    total = 0.0
+    try:
+        with torch.no_grad():
+            for places, chunk in data.rows.in_order():
+                outputs = module(chunk.to(settings.device, settings.dtype))
+                losses = loss(outputs, _on(data.targets[places], outputs))
+                total += float((losses * _on(data.weights[places], losses)).sum())
+    finally:
+        module.train(training)
+    return total / float(data.weights.sum())
+
+
+def _on(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    return values.to(like.device, like.dtype if values.is_floating_point() else None)
+
+
+class _Enough(Exception):
+    """Training is over before the last epoch."""
+
+
+class _Diverged(Exception):
+    """The loss is no number any more."""
+
+    def __init__(self, epoch: int):
+        super().__init__()
+        self.epoch = epoch
+
+
+class _Keeper:
+    """Keeps a copy of the best weights."""
+
+    def __init__(self, module: nn.Module):
+        self.module = module
+        self.epoch = 0
+        self._state: dict[str, torch.Tensor] = {}
+
+    def keep(self, epoch: int) -> None:
+        self.epoch = epoch
+        # All that training may change: statistics of batch norm move too.
+        changing = {name: value for name, value in self.module.named_parameters() if value.requires_grad}
+        changing |= dict(self.module.named_buffers())
+        self._state |= {name: value.detach().to("cpu", copy=True) for name, value in changing.items()}
+
+    def restore(self) -> None:
+        values = dict(self.module.named_parameters()) | dict(self.module.named_buffers())
+        with torch.no_grad():
+            for name, kept in self._state.items():
+                values[name].copy_(kept)
+
+
+class _Rates(Callback):
+    """Sets the learning rates before each step."""
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self.step = 0
+
+    def on_batch_begin(self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any) -> None:
+        factor = self.settings.rate_factor(self.step, net.n_steps)
+        for group, rate in zip(net.optimizer_.param_groups, net.full_rates, strict=True):
+            group["lr"] = rate * factor
+        self.step += 1
+
+
+class _Judge(Callback):
+    """Writes the history, keeps the best weights, ends the training, tells observers."""
+
+    def __init__(
+        self, result: Training, keeper: _Keeper, settings: Settings, observers: Sequence[Observer], *, validates: bool
+    ):
+        self.result = result
+        self.keeper = keeper
+        self.settings = settings
+        self.observers = observers
+        self.validates = validates
+
+    def start(self, net: _Net) -> None:
+        began = time.perf_counter()
+        valid_loss = net.validate()
+        self.best = np.inf if valid_loss is None else valid_loss
+        self.keeper.keep(0)
+        self.stale = 0
+        self._write(0, None, valid_loss, 0.0, time.perf_counter() - began)
+        for observer in self.observers:
+            observer.on_start(self.settings.max_epochs)
+
+    def _write(
+        self, epoch: int, train_loss: float | None, valid_loss: float | None, rate: float, seconds: float
+    ) -> dict[str, Any]:
+        entry = {
+            "epoch": epoch,
+            "train_loss": train_loss,
+            "valid_loss": valid_loss,
+            "learning_rate": rate,
+            "seconds": seconds,
+            "best": False,
+        }
+        self.result.history.append(entry)
+        return entry
+
+    def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
+        self.began = time.perf_counter()
+        for observer in self.observers:
+            observer.on_epoch_begin(self.result.n_epochs + 1)
+
+    def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
+        epoch = self.result.n_epochs + 1
+        losses, sizes = zip(
+            *((row["train_loss"], row["train_batch_size"]) for row in net.history[-1]["batches"]), strict=True
+        )
+        train_loss = float(np.average(losses, weights=sizes))
+        if not np.isfinite(train_loss):
+            raise _Diverged(epoch)
+        valid_loss = net.validate()
+        if valid_loss is not None and not np.isfinite(valid_loss):
+            raise _Diverged(epoch)
+        rate = net.optimizer_.param_groups[0]["lr"]
+        entry = self._write(epoch, train_loss, valid_loss, rate, time.perf_counter() - self.began)
+        self.result.n_epochs = epoch
+        stop = False
+        if valid_loss is None:
+            self.keeper.keep(epoch)
+        elif valid_loss < self.best:
+            self.best, self.stale = valid_loss, 0
+            self.keeper.keep(epoch)
+        else:
+            self.stale += 1
+            stop = self.settings.n_iter_no_change is not None and self.stale >= self.settings.n_iter_no_change
+        for observer in self.observers:
+            stop = bool(observer.on_epoch_end(epoch, entry)) or stop
+        if stop:
+            raise _Enough
+
+
+class _Net(skorch.NeuralNet):
+    """skorch's net, with our batches, loss and optimizer in place of its own."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        data: Labelled,
+        loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        groups: list[dict[str, Any]],
+        settings: Settings,
+        validation: Labelled | None,
+        penalty: Callable[[], torch.Tensor] | None,
+        observers: Sequence[Observer],
+    ):
+        super().__init__(
+            module,
+            nn.Identity,
+            max_epochs=settings.max_epochs,
+            batch_size=settings.batch_size,
+            train_split=None,
+            callbacks=[],
+            verbose=0,
+            device=None,
+        )
+        self.data = data
+        self.loss = loss
+        self.groups = groups
+        self.settings = settings
+        self.validation = validation
+        self.penalty = penalty
+        self.observers = observers
+        # Weighted rows count for themselves alone: over the mean weight of all, not of the batch.
+        self.mean_weight = float(data.weights.mean())
+        self.most_rows = sys.maxsize
+
+    @property
+    def _default_callbacks(self) -> list[Any]:
+        return []
+
+    def initialize_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        self.optimizer_ = self.settings.make_optimizer(self.groups)
+        self.full_rates = [group["lr"] for group in self.optimizer_.param_groups]
+        scales = self.settings.autocast == torch.float16
+        self.scaler_ = torch.amp.GradScaler(self.settings.device.type, enabled=scales)
+        return self
+
+    def get_split_datasets(self, X: Any, y: Any = None, **fit_params: Any) -> tuple[Any, None]:
+        return X, None
+
+    def get_iterator(self, dataset: Any, training: bool = False) -> Any:
+        batches = _Batches(len(dataset), self.settings)
+        self.n_steps = len(batches) * self.settings.max_epochs
+        return _Chunked(dataset, batches)
+
+    def train_step(self, batch: Any, **fit_params: Any) -> dict[str, Any]:
+        places, chunks = batch
+        places = places.tolist()
+        self.module_.train()
+        while True:
+            try:
+                total = self._gradients(places, chunks)
+                break
+            except Exception as error:
+                if not is_out_of_memory(error) or self.most_rows <= 1:
+                    raise
+            # Out of the handler, which would hold on to the failed batch. What half a step has added is dropped.
+            chunks = None
+            self.optimizer_.zero_grad(set_to_none=True)
+            self.most_rows = min(self.most_rows, len(places)) // 2 or 1
+            free_memory(self.settings.device)
+            chunks = self.data.rows.chunks(places)
+        self.scaler_.unscale_(self.optimizer_)
+        for observer in self.observers:
+            observer.after_backward()
+        if self.settings.max_grad_norm is not None:
+            weights = [one for group in self.groups for one in group["params"]]
+            nn.utils.clip_grad_norm_(weights, self.settings.max_grad_norm)
+        if not math.isfinite(total):
+            raise _Diverged(len(self.history))
+        self.scaler_.step(self.optimizer_)
+        self.scaler_.update()
+        return {"loss": torch.tensor(total), "y_pred": None}
+
+    def _gradients(self, places: list[int], chunks: list[tuple[list[int], Any]]) -> float:
+        """Compute the gradients of a step, in parts where memory asks for it, and return its loss."""
+        self.optimizer_.zero_grad(set_to_none=True)
+        total = 0.0
+        for positions, chunk in chunks:
+            if len(positions) <= self.most_rows:
+                total += self._backward([places[i] for i in positions], chunk, len(places))
+                continue
+            for start in range(0, len(positions), self.most_rows):
+                part = [places[i] for i in positions[start : start + self.most_rows]]
+                for inner, smaller in self.data.rows.chunks(part):
+                    total += self._backward([part[i] for i in inner], smaller, len(places))
+        if self.penalty is not None:
+            extra = self.penalty()
+            self.scaler_.scale(extra).backward()
+            total += extra.item()
+        return total
+
+    def _backward(self, places: list[int], chunk: Any, n_rows: int) -> float:
+        device = self.settings.device
+        amp = self.settings.autocast
+        with nullcontext() if amp is None else torch.autocast(device.type, amp):
+            outputs = self.module_(chunk.to(device, self.settings.dtype))
+        outputs = outputs.float() if amp is not None else outputs
+        losses = self.loss(outputs, _on(self.data.targets[places], outputs))
+        loss = (losses * _on(self.data.weights[places], losses)).sum() / (n_rows * self.mean_weight)
+        self.scaler_.scale(loss).backward()
+        return loss.item()
+
+    def validate(self) -> float | None:
+        if self.validation is None:
+            return None
+        return evaluate(self.module_, self.validation, self.loss, self.settings)
+
+
+class _Batches:
+    """Places of rows, in a new random order each epoch."""
+
+    def __init__(self, n_rows: int, settings: Settings):
+        self.n_rows = n_rows
+        self.batch_size = settings.batch_size
+        self.generator = torch.Generator().manual_seed(settings.seed)
+
+    def __len__(self) -> int:
+        return len(even_batches(self.n_rows, self.batch_size))
+
+    def draw(self) -> list[list[int]]:
+        order = torch.randperm(self.n_rows, generator=self.generator).tolist()
+        return [order[part] for part in even_batches(self.n_rows, self.batch_size)]
+
+
+class _Chunked:
+    """Iterates over the batches of one epoch as skorch expects it: what `train_step` takes."""
+
+    def __init__(self, rows: BatchSource, batches: _Batches):
+        self.rows = rows
+        self.places = batches
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, Any]]:
+        drawn = self.places.draw()
+        for places, chunks in zip(drawn, self.rows.batches(drawn), strict=True):
+            yield np.asarray(places), chunks

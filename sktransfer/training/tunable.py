@@ -1,0 +1,255 @@
+"""The part of a network that is trained: stages behind the cut, and a head."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from sktransfer.backbones.backbone import main_tensor, outputs_of
+from sktransfer.backbones.pooling import pool
+from sktransfer.backbones.preparation import Preparation
+from sktransfer.backbones.stages import Stage
+from sktransfer.backbones.trace import trace_forward
+from sktransfer.training.cut import Cut
+from sktransfer.training.rows import Chunk
+
+
+@dataclass(frozen=True)
+class StageInfo:
+    """One stage of a fine-tuned network.
+
+    Attributes
+    ----------
+    name : str
+        Name of the stage.
+    n_parameters : int
+        Number of its weights.
+    frozen : bool
+        Whether it was kept as it was.
+    learning_rate : float
+        Rate at which it was trained at the height of the schedule; 0 where frozen.
+    """
+
+    name: str
+    n_parameters: int
+    frozen: bool
+    learning_rate: float
+
+
+class TunableNetwork(nn.Module):
+    """A copy of the stages behind a cut, the pooling, and a head.
+
+    Parameters
+    ----------
+    cut : Cut
+        Where the network is cut. The copy is its suffix.
+    preparation : Preparation
+        Makes example rows.
+    head : nn.Module
+        From embeddings (n, d) to outputs.
+    n_features : int
+        Length d of an embedding.
+    """
+
+    def __init__(self, cut: Cut, preparation: Preparation, head: nn.Module, n_features: int):
+        super().__init__()
+        backbone = cut.backbone
+        self.cut = cut
+        self.suffix = None if cut.split is None else cut.split.suffix
+        # What comes after the pooling is trained with the top stage.
+        whole = self.suffix is None or backbone.readout is None
+        self.readout = None if whole else copy.deepcopy(backbone.readout)
+        self.register_buffer("center", torch.zeros(n_features))
+        self.register_buffer("scale", torch.ones(n_features))
+        self.head = head
+        stages = backbone.find_stages(preparation)
+        self.stage_names = tuple(stage.name for stage in stages)
+        self._stage_modules: dict[int, list[nn.Module]] = {}
+        self._before: list[nn.Parameter] = []
+        self.stage_parameters: dict[int, list[nn.Parameter]] = {place: [] for place in range(len(stages))}
+        if self.suffix is not None:
+            self._sort_parameters(stages, preparation)
+        self.first_open = cut.depth
+        self.open_from(cut.depth)
+
+    def _sort_parameters(self, stages: Sequence[Stage], preparation: Preparation) -> None:
+        """Find the stage of each parameter; what stands before the first stage goes with it."""
+        assert self.suffix is not None
+        network: nn.Module = self.suffix.network  # type: ignore[assignment]
+        with self.cut.backbone.lock:
+            places = stages_of_modules(self.cut.backbone.network_to_read(), stages, preparation)
+        modules = dict(network.named_modules())
+        for name, parameter in network.named_parameters():
+            owner = name.rpartition(".")[0]
+            self.stage_parameters[max(places[owner], 0)].append(parameter)
+            if places[owner] < 0:
+                self._before.append(parameter)
+        for place, stage in enumerate(stages):
+            self._stage_modules[place] = [modules[name] for name in stage.modules]
+        if self.readout is not None:
+            self.stage_parameters[len(stages) - 1].extend(self.readout.parameters())
+
+    def open_from(self, place: int) -> None:
+        """Let the stages from `place` on learn, and freeze those before."""
+        self.first_open = max(place, self.cut.depth)
+        for at, parameters in self.stage_parameters.items():
+            for parameter in parameters:
+                parameter.requires_grad_(at >= self.first_open)
+        for parameter in self._before:
+            parameter.requires_grad_(self.first_open == 0)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> TunableNetwork:
+        """Put what learns into training mode; frozen stages stay in eval mode."""
+        super().train(mode)
+        if mode:
+            for place, modules in self._stage_modules.items():
+                if place < self.first_open:
+                    for module in modules:
+                        module.eval()
+        return self
+
+    def embed(self, chunk: Chunk) -> torch.Tensor:
+        """Return embeddings (n, d) of rows."""
+        if chunk.vectors is not None:
+            return chunk.vectors
+        backbone, layers = self.cut.backbone, self.cut.layers
+        assert self.suffix is not None and chunk.inputs is not None
+        inputs = chunk.inputs
+        if layers is None:
+            output = self.suffix(chunk.activation, *inputs.args, **inputs.kwargs)
+            modes = self.cut.pooling
+            outputs = [main_tensor(output) if modes is not None else backbone.read_output(output)]
+            modes = modes or backbone.pooling
+        else:
+            trained = [layer for layer in layers if layer not in self.cut.frozen_layers]
+            boundaries = [backbone.stages[layer].modules[-1] for layer in trained]
+            with self.suffix.feed.holding(chunk.activation):  # type: ignore[union-attr,operator]
+                outputs = outputs_of(self.suffix.network, boundaries, inputs)  # type: ignore[arg-type]
+            modes = self.cut.pooling or backbone.layer_pooling
+        pooled = [pool(one, inputs.mask, modes, backbone.channels_last, backbone.time_last) for one in outputs]
+        if chunk.extra is not None:
+            pooled = self._in_layer_order(chunk.extra, pooled)
+        vectors = torch.cat(pooled, dim=1)
+        if self.readout is not None:
+            vectors = self.readout(vectors)
+        return nn.functional.normalize(vectors, dim=1) if backbone.normalize else vectors
+
+    def _in_layer_order(self, extra: torch.Tensor, pooled: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Put what frozen stages gave among what the trained ones gave. Stages of an embedding are listed in order."""
+        return [extra, *pooled]
+
+    def forward(self, chunk: Chunk) -> torch.Tensor:
+        """Return the head's outputs for rows."""
+        return self.head((self.embed(chunk) - self.center) / self.scale)
+
+    def representations(self, chunk: Chunk) -> dict[str, torch.Tensor]:
+        """Return the pooled output of each stage behind the cut, in the mode that the network is in."""
+        if self.suffix is None or chunk.inputs is None:
+            return {}
+        backbone, depth = self.cut.backbone, self.cut.prefix_depth
+        names = [stage.modules[-1] for stage in backbone.stages[depth:]]
+        with self.suffix.feed.holding(chunk.activation):  # type: ignore[union-attr,operator]
+            outputs = outputs_of(self.suffix.network, names, chunk.inputs)  # type: ignore[arg-type]
+        pooled = [
+            pool(one, chunk.inputs.mask, backbone.layer_pooling, backbone.channels_last, backbone.time_last)
+            for one in outputs
+        ]
+        return dict(zip(self.stage_names[depth:], pooled, strict=True))
+
+    def parameter_groups(self, rates: StageRates, weight_decay: float) -> list[dict[str, Any]]:
+        """Return groups for an optimizer: each stage at its rate, biases and normalisation without weight decay."""
+        groups: list[dict[str, Any]] = []
+
+        def add(name: str, parameters: Sequence[nn.Parameter], rate: float) -> None:
+            for decays in (True, False):
+                chosen = [one for one in parameters if (one.ndim > 1) == decays]
+                if chosen:
+                    decay = weight_decay if decays else 0.0
+                    groups.append({"name": name, "params": chosen, "lr": rate, "weight_decay": decay})
+
+        add("head", list(self.head.parameters()), rates.head)
+        for place in range(self.cut.depth, len(self.stage_names)):
+            before = {id(one) for one in self._before} if self.cut.depth else set()
+            chosen = [one for one in self.stage_parameters[place] if id(one) not in before]
+            add(self.stage_names[place], chosen, rates.of_stage(place, len(self.stage_names)))
+        return groups
+
+    def stage_table(self, rates: StageRates) -> tuple[StageInfo, ...]:
+        """Return what became of each stage."""
+        network = self.cut.backbone.network_to_read()
+        table = []
+        for place, stage in enumerate(self.cut.backbone.stages):
+            weights = {id(one): one for name in stage.modules for one in network.get_submodule(name).parameters()}
+            frozen = place < self.cut.depth
+            rate = 0.0 if frozen else rates.of_stage(place, len(self.stage_names))
+            table.append(StageInfo(stage.name, sum(one.numel() for one in weights.values()), frozen, rate))
+        return tuple(table)
+
+    def tuned_copy(self) -> tuple[nn.Module, nn.Module | None]:
+        """Return a copy of the whole network, and of what comes after its pooling, with the weights as they are now."""
+        network, readout = self.cut.backbone.snapshot(), copy.deepcopy(self.cut.backbone.readout)
+        if self.suffix is not None:
+            network.load_state_dict(self.suffix.network.state_dict(), strict=False)  # type: ignore[union-attr,operator]
+        if self.readout is not None and readout is not None:
+            readout.load_state_dict(self.readout.state_dict())
+        return network, readout
+
+    def tuned_state(self) -> dict[str, torch.Tensor]:
+        """Return everything but the head that training has changed."""
+        return {name: value for name, value in self.state_dict().items() if not name.startswith("head.")}
+
+    def take_state(self, state: Mapping[str, torch.Tensor]) -> None:
+        """Take what `tuned_state` gave."""
+        if self.suffix is not None:
+            self.to(next(iter(state.values())).dtype)
+        self.load_state_dict(dict(state), strict=False)
+
+
+@dataclass(frozen=True)
+class StageRates:
+    """Discriminative learning rates (Howard and Ruder 2018, arXiv:1801.06146).
+
+    Attributes
+    ----------
+    head : float
+        Rate of the head.
+    ratio : float
+        Rate of the top stage, as a share of the head's.
+    decay : float
+        Rate of each stage, as a share of that of the stage above it.
+    """
+
+    head: float
+    ratio: float
+    decay: float
+
+    def of_stage(self, place: int, n_stages: int) -> float:
+        """Return the rate of the stage at `place`."""
+        return self.head * self.ratio * self.decay ** (n_stages - 1 - place)
+
+
+def stages_of_modules(network: nn.Module, stages: Sequence[Stage], preparation: Preparation) -> Mapping[str, int]:
+    """Tell for each module the stage that its own parameters go with, -1 for what stands before the first.
+
+    A module outside of all stages goes with the stage that ran last before it.
+    """
+    example = preparation.examples()[0]
+    trace = trace_forward(network, example.args, example.kwargs)
+    starts = [trace.start(network.get_submodule(stage.modules[0])) or 0 for stage in stages]
+    inside = {name: place for place, stage in enumerate(stages) for name in stage.modules}
+    places: dict[str, int] = {}
+    for name, module in network.named_modules():
+        owners = [place for known, place in inside.items() if name == known or name.startswith(known + ".")]
+        if owners:
+            places[name] = owners[0]
+            continue
+        run = trace.runs.get(module)
+        started = -1 if run is None else run.start
+        places[name] = sum(start < started for start in starts) - 1
+    return places

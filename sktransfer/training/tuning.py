@@ -1,0 +1,341 @@
+"""From a backbone and labelled rows to a tuned network: cut, probe, head, training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.linear_model import LogisticRegression
+from torch import nn
+
+from sktransfer.backbones.backbone import Backbone
+from sktransfer.backbones.encoding import Run
+from sktransfer.backbones.preparation import Preparation
+from sktransfer.losses.l2_sp import l2_sp_penalty
+from sktransfer.runtime.device import free_memory, frozen_pass
+from sktransfer.runtime.seeding import preserved_generators
+from sktransfer.training.cut import Cut, cut_at
+from sktransfer.training.heads import make_head, start_from_probe
+from sktransfer.training.loop import Labelled, Observer, train
+from sktransfer.training.observers import GradualUnfreezing, StabilityObserver, stable_places
+from sktransfer.training.probe import Scaling, fit_probe
+from sktransfer.training.rows import NetworkRows
+from sktransfer.training.settings import Settings
+from sktransfer.training.stability import StabilityRecord
+from sktransfer.training.targets import Targets
+from sktransfer.training.tunable import StageRates, TunableNetwork
+
+_ROWS_TO_WATCH = 64
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Labelled rows.
+
+    Attributes
+    ----------
+    values : sequence
+        Rows as the preparation takes them.
+    codes : ndarray
+        Targets as `Targets.encode` gives them.
+    weights : ndarray of shape (n,)
+        Weights of the rows, all above zero.
+    """
+
+    values: Sequence[Any]
+    codes: np.ndarray
+    weights: np.ndarray
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is trained, and how.
+
+    Attributes
+    ----------
+    depth : int
+        Number of frozen stages.
+    rates : StageRates
+        Learning rates.
+    settings : Settings
+        Epochs, batches, optimizer, device.
+    run : Run
+        How the frozen stages are run.
+    weight_decay, l2_sp : float
+        Strength of the pull towards zero, of all weights, and towards where they started, of the network's.
+    head : str, nn.Module or callable
+        See `make_head`.
+    head_init : {"probe", "random"}
+        Where the head starts.
+    pooling : str, tuple of str or None
+        How embeddings are pooled; None for the backbone's own way.
+    unfreeze_every : int or None
+        Epochs after which one more stage opens; None opens all at once.
+    augment : callable or None
+        Changes a prepared image.
+    stability_every : int or None
+        Epochs between entries of the stability record; None keeps none.
+    source : tuple or None
+        Prepared rows and labels of the source, for the stability record.
+    """
+
+    depth: int
+    rates: StageRates
+    settings: Settings
+    run: Run
+    weight_decay: float
+    l2_sp: float
+    head: Any
+    head_init: str
+    pooling: str | tuple[str, ...] | None
+    unfreeze_every: int | None
+    augment: Callable[[torch.Tensor], torch.Tensor] | None
+    stability_every: int | None
+    source: tuple[Sequence[Any], np.ndarray] | None
+
+
+@dataclass
+class Tuned:
+    """What came out.
+
+    Attributes
+    ----------
+    network : TunableNetwork
+        In eval mode, on the processor.
+    history : list of dict
+        One entry for each epoch.
+    n_epochs : int
+        Epochs that ran.
+    stability : StabilityRecord or None
+        What training did to each stage.
+    """
+
+    network: TunableNetwork
+    history: list[dict[str, Any]] = field(default_factory=list)
+    n_epochs: int = 0
+    stability: StabilityRecord | None = None
+
+
+def tune(
+    backbone: Backbone,
+    preparation: Preparation,
+    training: Examples,
+    validation: Examples | None,
+    targets: Targets,
+    plan: Plan,
+    *,
+    earlier: TunableNetwork | None = None,
+    watch: Callable[[TunableNetwork], Sequence[Observer]] = lambda network: (),
+) -> Tuned:
+    """Tune a copy of a network.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Where it starts. Only the stages that are trained are copied.
+    preparation : Preparation
+        Fitted to the training rows.
+    training : Examples
+        What it learns from.
+    validation : Examples or None
+        What decides on the best epoch.
+    targets : Classes, Labels or Numbers
+        What the codes are.
+    plan : Plan
+        How.
+    earlier : TunableNetwork, optional
+        A tuned network whose head and scaling are taken over.
+    watch : callable, optional
+        Returns observers of the training, given the network.
+
+    Returns
+    -------
+    Tuned
+    """
+    cut = cut_at(backbone, preparation, plan.depth, pooling=plan.pooling)
+    rows = NetworkRows(cut, preparation, training.values, plan.run, augment=plan.augment)
+    network = _start(cut, preparation, training, targets, plan, rows, earlier)
+    if _is_done(cut, plan, earlier):
+        network.eval()
+        return Tuned(network, [_nothing_trained()])
+    data = Labelled(rows, targets.tensor(training.codes), torch.from_numpy(training.weights))
+    held_out = None
+    if validation is not None:
+        seen = NetworkRows(cut, preparation, validation.values, plan.run)
+        held_out = Labelled(seen, targets.tensor(validation.codes), torch.from_numpy(validation.weights))
+    observers: list[Any] = list(watch(network))
+    if plan.unfreeze_every is not None and not cut.all_frozen:
+        observers.insert(0, GradualUnfreezing(network, plan.unfreeze_every))
+    stability = None
+    if plan.stability_every is not None:
+        places = stable_places(len(rows), _ROWS_TO_WATCH, plan.settings.seed)
+        score = None if plan.source is None else _source_score(network, preparation, plan)
+        stability = StabilityObserver(network, rows, places, plan.settings, plan.stability_every, score)
+        observers.append(stability)
+    try:
+        result = train(
+            network,
+            data,
+            targets.loss,
+            network.parameter_groups(plan.rates, plan.weight_decay),
+            plan.settings,
+            validation=held_out,
+            penalty=_pull(network, plan.l2_sp),
+            observers=observers,
+        )
+    finally:
+        for observer in observers:
+            observer.close()
+    record = None if stability is None else stability.result()
+    return Tuned(network, result.history, result.n_epochs, record)
+
+
+def run_network(network: TunableNetwork, rows: NetworkRows, device: torch.device, part: str = "forward") -> np.ndarray:
+    """Run rows through a tuned network.
+
+    Parameters
+    ----------
+    network : TunableNetwork
+        In eval mode.
+    rows : NetworkRows
+        The rows.
+    device : torch.device
+        Where to run.
+    part : {"forward", "embed"}, default="forward"
+        Outputs, or embeddings.
+
+    Returns
+    -------
+    ndarray of shape (n_rows, n_values), float64
+    """
+    home = next(network.parameters()).device
+    training = network.training
+    outputs: np.ndarray | None = None
+    network.to(device).eval()
+    try:
+        with frozen_pass(device):
+            for places, chunk in rows.in_order():
+                made = getattr(network, part)(chunk.to(device, next(network.parameters()).dtype)).double().cpu().numpy()
+                if outputs is None:
+                    outputs = np.empty((len(rows), made.shape[1]))
+                outputs[places] = made
+    finally:
+        network.to(home).train(training)
+        if home != device:
+            free_memory(device)
+    assert outputs is not None  # rows are never empty
+    return outputs
+
+
+def _start(
+    cut: Cut,
+    preparation: Preparation,
+    training: Examples,
+    targets: Targets,
+    plan: Plan,
+    rows: NetworkRows,
+    earlier: TunableNetwork | None,
+) -> TunableNetwork:
+    """Make the network with its head, as it is before the first step."""
+    with preserved_generators(seed=plan.settings.seed):
+        if earlier is not None:
+            network = TunableNetwork(
+                cut, preparation, make_head(earlier.head, len(earlier.center), targets.n_outputs), len(earlier.center)
+            )
+            network.center, network.scale = earlier.center.clone(), earlier.scale.clone()
+            return network
+        untrained = plan.head_init == "random"
+        if untrained:
+            # The first rows show the length of an embedding.
+            first = list(training.values[:2])
+            n_features = cut.embed(preparation, first, plan.run).shape[1]
+            return TunableNetwork(cut, preparation, make_head(plan.head, n_features, targets.n_outputs), n_features)
+        vectors = cut.embed(preparation, training.values, plan.run)
+        scaling = Scaling.of(vectors, training.weights)
+        head = make_head(plan.head, vectors.shape[1], targets.n_outputs)
+        network = TunableNetwork(cut, preparation, head, vectors.shape[1])
+    network.center = torch.from_numpy(scaling.center).float()
+    network.scale = torch.from_numpy(scaling.scale).float()
+    standard = scaling.apply(vectors)
+    if isinstance(head, nn.Linear) and plan.head == "linear":
+        start_from_probe(head, fit_probe(standard, training.codes, training.weights, targets.kind))
+    else:
+        _train_head_alone(head, standard, training, targets, plan)
+    return network
+
+
+class _Vectors:
+    """Vectors as rows for a head that is trained alone."""
+
+    def __init__(self, vectors: torch.Tensor):
+        self.vectors = vectors
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def chunks(self, places: Sequence[int]) -> list[tuple[list[int], torch.Tensor]]:
+        return [(list(range(len(places))), self.vectors[list(places)])]
+
+    def batches(self, batches: Sequence[Sequence[int]]) -> Any:
+        return (self.chunks(places) for places in batches)
+
+    def in_order(self, most: int | None = None) -> Any:
+        yield list(range(len(self))), self.vectors
+
+
+def _train_head_alone(head: nn.Module, vectors: np.ndarray, training: Examples, targets: Targets, plan: Plan) -> None:
+    """Train a head that is not linear on the frozen embeddings: what a probe is to a linear one."""
+    data = Labelled(
+        _Vectors(torch.from_numpy(vectors)), targets.tensor(training.codes), torch.from_numpy(training.weights)
+    )
+    groups = [{"params": list(head.parameters()), "lr": plan.rates.head, "weight_decay": plan.weight_decay}]
+    train(head, data, targets.loss, groups, plan.settings)
+
+
+def _is_done(cut: Cut, plan: Plan, earlier: TunableNetwork | None) -> bool:
+    """Whether nothing is left to learn: a probe is the best linear head of frozen embeddings already."""
+    solved = plan.head == "linear" and plan.head_init == "probe" and earlier is None
+    return plan.settings.max_epochs == 0 or (cut.all_frozen and solved and plan.augment is None)
+
+
+def _nothing_trained() -> dict[str, Any]:
+    return {
+        "epoch": 0,
+        "train_loss": None,
+        "valid_loss": None,
+        "learning_rate": 0.0,
+        "seconds": 0.0,
+        "best": True,
+    }
+
+
+def _pull(network: TunableNetwork, strength: float) -> Callable[[], torch.Tensor] | None:
+    weights = [one for at, of in network.stage_parameters.items() if at >= network.cut.depth for one in of]
+    if not strength or not weights:
+        return None
+    start = [one.detach().clone() for one in weights]
+
+    def penalty() -> torch.Tensor:
+        there = [one.to(weights[0].device, weights[0].dtype) for one in start]
+        return strength * l2_sp_penalty(weights, there)
+
+    return penalty
+
+
+def _source_score(network: TunableNetwork, preparation: Preparation, plan: Plan) -> Callable[[], float]:
+    """Accuracy on half of the source's rows of a linear model of the other half's pretrained embeddings."""
+    assert plan.source is not None
+    values, labels = plan.source
+    rows = NetworkRows(network.cut, preparation, values, plan.run)
+
+    def embeddings() -> np.ndarray:
+        return run_network(network, rows, next(network.parameters()).device, "embed")
+
+    start = embeddings()
+    fitted, judged = np.arange(0, len(values), 2), np.arange(1, len(values), 2)
+    scaling = Scaling.of(start[fitted], np.ones(len(fitted)))
+    model = LogisticRegression(C=10.0 / start.shape[1], max_iter=1000).fit(scaling.apply(start[fitted]), labels[fitted])
+    return lambda: float(model.score(scaling.apply(embeddings()[judged]), labels[judged]))
