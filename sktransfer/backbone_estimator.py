@@ -33,12 +33,16 @@ class BackboneEstimator(BaseEstimator):
         """Return what is to be loaded for rows of a kind, None where only the backbone says what they are."""
         return self.backbone
 
+    def _known_kind(self, X: Any) -> str | None:
+        """Return the kind of rows, None where only rows or the backbone tell."""
+        return known_kind(self.backbone) if self.modality == "auto" else self.modality
+
     def _resolve(self, X: Any, weights: np.ndarray | None = None) -> tuple[Backbone, Rows]:
         """Load the backbone and read `X` as the kind of rows that it reads, whichever of the two says what that is.
 
         An untrained network is made to measure for the rows, in which `weights` says what each of them counts.
         """
-        kind = known_kind(self.backbone) if self.modality == "auto" else self.modality
+        kind = self._known_kind(X)
         rows = None
         if kind in ("table", "series") or (isinstance(self.backbone, str) and self.backbone == "auto" and kind is None):
             rows = read_rows(X, kind)

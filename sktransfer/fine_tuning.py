@@ -185,8 +185,19 @@ class _FineTuned(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfor
         return None
 
     def _backbone_for(self, kind: str | None) -> Any:
-        is_auto = isinstance(self.backbone, str) and self.backbone == "auto"
-        return _UNTRAINED[kind] if is_auto and kind in _UNTRAINED else self.backbone
+        return _UNTRAINED[kind] if self._is_auto and kind in _UNTRAINED else self.backbone
+
+    def _known_kind(self, X: Any) -> str | None:
+        kind = super()._known_kind(X)
+        # Several columns are a table, which a network made for the rows reads, whatever the columns hold.
+        shape = getattr(X, "shape", ())
+        if kind is None and self._is_auto and len(shape) == 2 and shape[1] > 1:
+            return "table"
+        return kind
+
+    @property
+    def _is_auto(self) -> bool:
+        return isinstance(self.backbone, str) and self.backbone == "auto"
 
     def _is_untrained(self, backbone: Backbone) -> bool:
         return kind_of(self._backbone_for(backbone.kind)) is not None
@@ -330,6 +341,15 @@ class _FineTuned(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfor
             "n_samples": len(y),
             "targets": targets.kind,
         }
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = []
+        if self.modality == "auto" and self._is_auto:
+            # Anything will do, and tables are what scikit-learn's own checks bring.
+            tags.input_tags.one_d_array = tags.input_tags.three_d_array = False
+            tags.input_tags.two_d_array = tags.input_tags.string = tags.input_tags.allow_nan = True
+        return tags
 
     def __getstate__(self):
         state = dict(super().__getstate__())

@@ -262,9 +262,8 @@ class EncodingPass:
         if not np.all(finite):
             bad = sorted(place for place, good in zip(places, finite, strict=True) if not good)
             raise ValueError(
-                f"The backbone {self.backbone.name!r} gave NaN or infinity for {len(bad)} row(s) of X, the first is row "
-                f"{bad[0]}. Check that row and the network's weights; in half precision large values overflow, "
-                "precision='float32' does not."
+                f"The backbone {self.backbone.name!r} gave NaN or infinity for row {bad[0]} of X, and maybe for others. Check "
+                "that row and the network's weights; in half precision large values overflow, precision='float32' does not."
             )
 
 

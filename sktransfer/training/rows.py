@@ -20,6 +20,8 @@ from sktransfer.training.cut import Cut
 
 _LOOKED_AT_FIRST = 256
 _FETCHED_AT_ONCE = 2048
+# Fewer rows don't keep the processor busy.
+_FEWEST_TOGETHER = 6
 
 
 @dataclass(frozen=True)
@@ -207,10 +209,26 @@ class NetworkRows:
         for position, item in enumerate(items):
             groups.setdefault(self.preparation.group(item), []).append(position)
         made = []
-        for members in groups.values():
+        for members in self._cut_by_size(list(groups.values()), items):
             stored = None if rows is None else [rows[i] for i in members]
             made.append((members, self._chunk([places[i] for i in members], [items[i] for i in members], stored)))
         return made
+
+    def _cut_by_size(self, groups: list[list[int]], items: list[Any]) -> list[list[int]]:
+        """Cut groups of texts into parts of like length, so that less of the work goes into padding."""
+        if self.preparation.kind != "text" or not self.preparation.padded:
+            return groups
+        parts = []
+        for members in groups:
+            size = {i: self.preparation.size(items[i]) for i in members}
+            part: list[int] = []
+            for i in sorted(members, key=size.__getitem__, reverse=True):
+                if len(part) >= _FEWEST_TOGETHER and size[i] < 0.6 * size[part[0]]:
+                    parts.append(part)
+                    part = []
+                part.append(i)
+            parts.append(part)
+        return parts
 
     def _chunk(self, places: list[int], items: list[Any] | None, rows: list[np.ndarray] | None) -> Chunk:
         extra = None if self._extra is None else self._extra[places]

@@ -61,7 +61,9 @@ class Settings:
     def make_optimizer(self, groups: list[dict]) -> torch.optim.Optimizer:
         """Make the optimizer of groups of weights, which bring their rates and weight decay."""
         options = {"momentum": 0.9} if self.optimizer == "sgd" else {}
-        return OPTIMIZERS[self.optimizer](groups, **options)
+        # One pass over the weights in place of a dozen.
+        fused = self.device.type in ("cpu", "cuda")
+        return OPTIMIZERS[self.optimizer](groups, **options, fused=fused)
 
     def rate_factor(self, step: int, n_steps: int) -> float:
         """Return what rates are multiplied by at one step, of `n_steps` in all."""
