@@ -10,7 +10,7 @@ import torch
 from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, RegressorMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.model_selection import train_test_split
-from sklearn.utils import _safe_indexing, column_or_1d, compute_sample_weight
+from sklearn.utils import _safe_indexing, column_or_1d, compute_sample_weight, estimator_html_repr
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import (
@@ -37,6 +37,7 @@ from sktransfer.training.cut import cut_at
 from sktransfer.training.observers import EpochTasks, ProgressBar
 from sktransfer.training.rows import NetworkRows
 from sktransfer.training.settings import LR_SCHEDULERS, OPTIMIZERS, Settings
+from sktransfer.training.stage_table import stages_html
 from sktransfer.training.targets import Classes, Labels, Numbers, Targets
 from sktransfer.training.tunable import StageRates, TunableNetwork
 from sktransfer.training.tuning import Examples, Plan, run_network, tune
@@ -330,6 +331,9 @@ class _FineTuned(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfor
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_network")
+
+    def _html_repr(self) -> str:
+        return estimator_html_repr(self) + (stages_html(self.stages_) if hasattr(self, "stages_") else "")
 
     def _step(self, y: np.ndarray, depth: int, n_epochs: int, targets: Targets) -> dict[str, Any]:
         """Describe this fit for the lineage."""

@@ -91,7 +91,7 @@ class _Found:
         self.digests = digests
         self.rows: dict[bytes, np.ndarray] = {}
 
-    def write(self, places: Sequence[int], vectors: Sequence[np.ndarray]) -> None:
+    def write(self, places: Sequence[int], vectors: np.ndarray | Sequence[np.ndarray]) -> None:
         self.rows.update((self.digests[place], vector) for place, vector in zip(places, vectors, strict=True))
 
 

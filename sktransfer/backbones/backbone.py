@@ -356,7 +356,11 @@ class Backbone:
             preparation = preparation or self.preparation
             stages = self.find_stages(preparation)
             example, *_ = batches = [(inputs.args, inputs.kwargs) for inputs in preparation.examples()]
+            if depth == 0:
+                return split_network(self._network, stages, 0, *example)  # a copy of the whole needs no check
             try:
+                if self.kind == "text" and not preparation.padded:
+                    raise SplitError("its texts lie end to end, so that no tensor has a row for each of them.")
                 if depth not in self._split_checks:
                     multiple = getattr(preparation, "length_multiple", 1)
                     self._split_checks[depth] = check_split(

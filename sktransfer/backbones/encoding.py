@@ -106,7 +106,7 @@ def encode(backbone: Backbone, preparation: Preparation, readout: Readout, rows:
 class Found(Protocol):
     """Takes rows that are done."""
 
-    def write(self, places: Sequence[int], vectors: Sequence[np.ndarray]) -> None:
+    def write(self, places: Sequence[int], vectors: np.ndarray | Sequence[np.ndarray]) -> None:
         """Take the rows of these places."""
 
 
@@ -256,7 +256,7 @@ class EncodingPass:
             vectors = torch.nn.functional.normalize(vectors, dim=1)
         return vectors.numpy()
 
-    def _check_finite(self, vectors: Sequence[np.ndarray], places: list[int]) -> None:
+    def _check_finite(self, vectors: np.ndarray | Sequence[np.ndarray], places: list[int]) -> None:
         # At once where they are of one length.
         finite = np.isfinite(vectors).all(axis=1) if isinstance(vectors, np.ndarray) else _each_finite(vectors)
         if not np.all(finite):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from torch import nn
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_FOR_TEXT_ENCODING_MAPPING,
     AutoModel,
+    AutoModelForTextEncoding,
     AutoTokenizer,
 )
 
@@ -25,6 +28,8 @@ from sktransfer.backbones.text import TextPreparation, tokenizer_of
 # Their position table begins behind the padding token's place, so that many places are lost.
 _OFFSET_POSITIONS = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer", "data2vec-text"}
 _DEFAULT_LENGTH = 512
+# How transformers calls the classes that are the encoder of an encoder and decoder: T5EncoderModel.
+_ENCODER_CLASSES = "EncoderModel"
 
 
 def load_text(origin: Origin, directory: Path, config: Any, recipe: Recipe | None) -> Backbone:
@@ -54,8 +59,8 @@ def load_text(origin: Origin, directory: Path, config: Any, recipe: Recipe | Non
     recipe = recipe or Recipe(directory, pooling=("last",) if causal else ("mean",))
     tokenizer = _load_tokenizer(recipe.network)
     config.use_cache = False  # a single pass has no use for keys and values kept for a next token
-    model, missing = load_pretrained(AutoModel, recipe.network, config)
-    network: nn.Module = model.get_encoder() if config.is_encoder_decoder else model
+    model, missing = load_pretrained(_model_class(config), recipe.network, config)
+    network = _encoder_of(model)
     missing = _missing_in(network, model, missing)
     limit = _limit(config)
     preparation = TextPreparation(
@@ -104,6 +109,20 @@ def _load_tokenizer(directory: Path) -> Any:
                 f"There is no usable tokenizer in {str(directory)!r}: {error} "
                 "Save it beside the network with tokenizer.save_pretrained(directory)."
             ) from error
+
+
+def _model_class(config: Any) -> Any:
+    """Choose between the whole network and, where only its encoder was saved, that alone."""
+    only_encoder = any(name.endswith(_ENCODER_CLASSES) for name in config.architectures or ())
+    return AutoModelForTextEncoding if only_encoder and type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel
+
+
+def _encoder_of(model: Any) -> nn.Module:
+    """Return the half that reads, where there is another one that writes, or was before the network was saved."""
+    # The configuration doesn't tell: that of a saved LongT5EncoderModel says is_encoder_decoder=False, and AutoModel
+    # makes a whole LongT5Model of it. Nor do the parts: Funnel has an encoder and a decoder, and reads with both.
+    writes = "decoder_input_ids" in inspect.signature(model.forward).parameters
+    return model.get_encoder() if writes or type(model).__name__.endswith(_ENCODER_CLASSES) else model
 
 
 def _missing_in(network: nn.Module, model: nn.Module, missing: set[str]) -> set[str]:

@@ -79,7 +79,7 @@ def pool_windows(
     vectors : torch.Tensor of shape (n_windows, d)
         One vector a window.
     weights : torch.Tensor of shape (n_windows,)
-        Number of tokens in each window, which "mean" weighs them by.
+        Number of tokens in each window, which "mean" weighs them by; windows of a row without any count alike.
     owners : torch.Tensor of shape (n_windows,)
         The row of each window.
     n_rows : int
@@ -96,6 +96,8 @@ def pool_windows(
         return vectors.new_empty(n_rows, vectors.shape[1]).scatter_reduce_(
             0, index, vectors, "amax", include_self=False
         )
+    totals = weights.new_zeros(n_rows).index_add_(0, owners, weights)
+    weights = torch.where(totals[owners] > 0, weights, 1.0)
     totals = weights.new_zeros(n_rows).index_add_(0, owners, weights)
     shares = (weights / totals[owners]).unsqueeze(1)
     return vectors.new_zeros(n_rows, vectors.shape[1]).index_add_(0, owners, vectors * shares)

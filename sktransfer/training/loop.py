@@ -19,6 +19,7 @@ from torch import nn
 
 from sktransfer.runtime.batching import even_batches
 from sktransfer.runtime.device import free_memory, is_out_of_memory
+from sktransfer.runtime.kernels import training_kernels_for
 from sktransfer.runtime.seeding import preserved_generators
 from sktransfer.training.settings import Settings
 
@@ -190,7 +191,7 @@ def evaluate(
     module.eval()
     total = 0.0
     try:
-        with torch.no_grad():
+        with torch.no_grad(), training_kernels_for(settings.device, settings.dtype) or nullcontext():
             for places, chunk in data.rows.in_order():
                 outputs = module(chunk.to(settings.device, settings.dtype))
                 losses = loss(outputs, _on(data.targets[places], outputs))
@@ -227,12 +228,13 @@ class _Keeper:
     def keep(self, epoch: int) -> None:
         self.epoch = epoch
         # All that training may change: statistics of batch norm move too.
-        changing = {name: value for name, value in self.module.named_parameters() if value.requires_grad}
-        changing |= dict(self.module.named_buffers())
+        changing: dict[str, torch.Tensor] = dict(self.module.named_buffers())
+        changing |= {name: value for name, value in self.module.named_parameters() if value.requires_grad}
         self._state |= {name: value.detach().to("cpu", copy=True) for name, value in changing.items()}
 
     def restore(self) -> None:
-        values = dict(self.module.named_parameters()) | dict(self.module.named_buffers())
+        values: dict[str, torch.Tensor] = dict(self.module.named_buffers())
+        values |= dict(self.module.named_parameters())
         with torch.no_grad():
             for name, kept in self._state.items():
                 values[name].copy_(kept)
@@ -356,6 +358,7 @@ class _Net(skorch.NeuralNet):
         # Weighted rows count for themselves alone: over the mean weight of all, not of the batch.
         self.mean_weight = float(data.weights.mean())
         self.most_rows = sys.maxsize
+        self.kernels = training_kernels_for(settings.device, settings.dtype)
 
     @property
     def _default_callbacks(self) -> list[Any]:
@@ -426,7 +429,7 @@ class _Net(skorch.NeuralNet):
     def _backward(self, places: list[int], chunk: Any, n_rows: int) -> float:
         device = self.settings.device
         amp = self.settings.autocast
-        with nullcontext() if amp is None else torch.autocast(device.type, amp):
+        with self.kernels or nullcontext(), nullcontext() if amp is None else torch.autocast(device.type, amp):
             outputs = self.module_(chunk.to(device, self.settings.dtype))
         outputs = outputs.float() if amp is not None else outputs
         losses = self.loss(outputs, _on(self.data.targets[places], outputs))

@@ -56,6 +56,10 @@ class TunableNetwork(nn.Module):
         Length d of an embedding.
     """
 
+    center: torch.Tensor
+    scale: torch.Tensor
+    head: nn.Module
+
     def __init__(self, cut: Cut, preparation: Preparation, head: nn.Module, n_features: int):
         super().__init__()
         backbone = cut.backbone
@@ -195,7 +199,7 @@ class TunableNetwork(nn.Module):
         """Return a copy of the whole network, and of what comes after its pooling, with the weights as they are now."""
         network, readout = self.cut.backbone.snapshot(), copy.deepcopy(self.cut.backbone.readout)
         if self.suffix is not None:
-            network.load_state_dict(self.suffix.network.state_dict(), strict=False)  # type: ignore[union-attr,operator]
+            network.load_state_dict(self.suffix.network.state_dict(), strict=False)  # type: ignore[union-attr]
         if self.readout is not None and readout is not None:
             readout.load_state_dict(self.readout.state_dict())
         return network, readout

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +17,7 @@ from sktransfer.backbones.encoding import Run
 from sktransfer.backbones.preparation import Preparation
 from sktransfer.losses.l2_sp import l2_sp_penalty
 from sktransfer.runtime.device import free_memory, frozen_pass
+from sktransfer.runtime.kernels import training_kernels_for
 from sktransfer.runtime.seeding import preserved_generators
 from sktransfer.training.cut import Cut, cut_at
 from sktransfer.training.heads import make_head, start_from_probe
@@ -216,9 +218,10 @@ def run_network(network: TunableNetwork, rows: NetworkRows, device: torch.device
     outputs: np.ndarray | None = None
     network.to(device).eval()
     try:
-        with frozen_pass(device):
+        dtype = next(network.parameters()).dtype
+        with frozen_pass(device), training_kernels_for(device, dtype) or nullcontext():
             for places, chunk in rows.in_order():
-                made = getattr(network, part)(chunk.to(device, next(network.parameters()).dtype)).double().cpu().numpy()
+                made = getattr(network, part)(chunk.to(device, dtype)).double().cpu().numpy()
                 if outputs is None:
                     outputs = np.empty((len(rows), made.shape[1]))
                 outputs[places] = made

@@ -134,6 +134,20 @@ def test_texts_of_one_window_are_what_they_are_without():
     np.testing.assert_allclose(pooled, plain, atol=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["mean", "max"])
+@pytest.mark.parametrize("own", [False, True], ids=["text-static", "module"])
+def test_a_text_without_tokens_is_what_it_is_without_windows(mode, own):
+    backbone = "text-static"
+    if own:
+        tokenizer = tiny_tokenizer()
+        tokenizer.post_processor = None
+        backbone = ModuleBackbone(seeded(TinyText), modality="text", preparation=tokenizer)
+    X = ["", "card", " ", "書" * 100 if not own else ""]
+    plain = PretrainedFeatureExtractor(backbone, cache=None).fit_transform(X)
+    pooled = PretrainedFeatureExtractor(backbone, window_pooling=mode, cache=None).fit_transform(X)
+    np.testing.assert_allclose(pooled, plain, atol=1e-6)
+
+
 def test_pooled_windows_are_scaled_to_unit_length_at_the_end():
     extractor = PretrainedFeatureExtractor(text_backbone(TinyText), max_length=4, window_pooling="mean", normalize=True)
     np.testing.assert_allclose(np.linalg.norm(extractor.fit_transform([LONG, "card"]), axis=1), 1, atol=1e-6)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from sktransfer.backbones.pooling import POOLINGS, pool
+from sktransfer.backbones.pooling import POOLINGS, WINDOW_POOLINGS, pool, pool_windows
 
 TOKENS = torch.tensor([[[1.0, 10.0], [3.0, -2.0], [8.0, 0.0]], [[5.0, 7.0], [99.0, 99.0], [99.0, 99.0]]])
 MASK = torch.tensor([[1, 1, 1], [1, 0, 0]])
@@ -49,3 +49,10 @@ def test_poolings_that_do_not_fit_are_errors():
         pool(torch.zeros(1, 2, 3, 4), None, "cls", False)
     with pytest.raises(ValueError, match="shape \\(2,\\)"):
         pool(torch.zeros(2), None, "mean", False)
+
+
+@pytest.mark.parametrize("mode", WINDOW_POOLINGS)
+def test_a_window_without_tokens_is_the_row_only_where_there_is_no_other(mode):
+    vectors, owners = torch.tensor([[5.0], [1.0], [-1.0], [3.0]]), torch.tensor([0, 1, 1, 1])
+    found = pool_windows(vectors, torch.tensor([0.0, 2.0, 0.0, 1.0]), owners, 2, mode)
+    torch.testing.assert_close(found, torch.tensor([[5.0], [(2 + 3) / 3 if mode == "mean" else 3.0]]))

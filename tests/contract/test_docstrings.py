@@ -7,6 +7,8 @@ import pytest
 from numpydoc.validate import validate
 
 import sktransfer
+import sktransfer.inspection
+import sktransfer.metrics
 import sktransfer.testing
 
 # Style that is not ours: no full stop after one-word types, examples where they show something, long summaries
@@ -22,7 +24,7 @@ DATACLASSES = {
 
 
 def public_objects():
-    for module in (sktransfer, sktransfer.testing):
+    for module in (sktransfer, sktransfer.inspection, sktransfer.metrics, sktransfer.testing):
         for name in module.__all__:
             home = getattr(module, name)
             if not (inspect.isclass(home) or inspect.isfunction(home)):

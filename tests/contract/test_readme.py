@@ -7,7 +7,8 @@ README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_code_of_the_readme_runs():
-    (code,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    code = "\n".join(re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL))
+    assert "FineTunedClassifier" in code
     names = {}
     exec(code, names)
     assert list(names["search"].predict(["the rubbish was not collected"])) == ["waste"]

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from sktransfer.runtime.kernels import FrozenKernels, _packs, kernels_for
+from sktransfer.runtime.kernels import FrozenKernels, TrainingKernels, _packs, kernels_for, training_kernels_for
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.skipif(not _packs(), reason="this processor or torch has no packed products")
@@ -175,3 +175,46 @@ def test_nothing_is_changed_outside():
         module(seeded(4, 48))
     assert torch.equal(before, module.weight)
     assert torch.overrides._get_current_function_mode() is None
+
+
+def test_linear_layers_train_alike():
+    module = nn.Sequential(nn.Linear(48, 24), nn.GELU(), nn.Linear(24, 7, bias=False))
+    rows = seeded(3, 5, 48).requires_grad_()
+    expected = torch.autograd.grad(module(rows).square().sum(), [rows, *module.parameters()])
+    kernels = training_kernels_for(CPU, torch.float32)
+    assert kernels is not None
+    with kernels:
+        outputs = module(rows)
+    # The outputs remember how they were made, after the kernels are left.
+    given = torch.autograd.grad(outputs.square().sum(), [rows, *module.parameters()])
+    for mine, theirs in zip(given, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_gradients_go_only_where_they_are_asked_for():
+    module = nn.Linear(8, 4)
+    module.weight.requires_grad_(False)
+    with training_kernels_for(CPU, torch.float32):
+        module(seeded(3, 8)).sum().backward()
+    assert module.weight.grad is None
+    torch.testing.assert_close(module.bias.grad, torch.full((4,), 3.0))
+
+
+@pytest.mark.parametrize(
+    "shape, dtype", [((8,), torch.float32), ((0, 8), torch.float32), ((3, 8), torch.float64), ((3, 9), torch.float32)]
+)
+def test_what_the_faster_kernels_of_training_do_not_take_is_left_to_torch(shape, dtype):
+    module = nn.Linear(8, 4).to(dtype)
+    rows = seeded(*shape, dtype=dtype)
+    if shape[-1] != 8:
+        with TrainingKernels(), pytest.raises(RuntimeError, match="cannot be multiplied"):
+            module(rows)
+        return
+    with TrainingKernels():
+        given = module(rows)
+    torch.testing.assert_close(given, module(rows))
+
+
+def test_training_in_float64_and_elsewhere_has_torchs_kernels():
+    assert training_kernels_for(CPU, torch.float64) is None
+    assert training_kernels_for(torch.device("cuda"), torch.float32) is None
