@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, RegressorMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.model_selection import train_test_split
-from sklearn.utils import _safe_indexing, column_or_1d, compute_sample_weight, estimator_html_repr
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils import _safe_indexing, assert_all_finite, column_or_1d, compute_class_weight, estimator_html_repr
+from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import (
     _check_sample_weight,
@@ -31,7 +32,7 @@ from sktransfer.backbones.readout import pooling_modes
 from sktransfer.backbones.rows import KINDS, Rows, read_rows
 from sktransfer.backbones.stages import resolve_depth
 from sktransfer.caching import resolve_cache
-from sktransfer.runtime.device import PRECISIONS, resolve_device, resolve_precision
+from sktransfer.runtime.device import PRECISIONS, resolve_device, resolve_precision, warn_of_shared_gpu
 from sktransfer.runtime.seeding import own_random_state
 from sktransfer.training.cut import cut_at
 from sktransfer.training.observers import EpochTasks, ProgressBar
@@ -69,7 +70,10 @@ class _FineTuned(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfor
         "lr_scheduler": [StrOptions(set(LR_SCHEDULERS))],
         "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
         "early_stopping": [StrOptions({"auto"}), "boolean"],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither"), Interval(Integral, 1, None, closed="left")],
+        "validation_fraction": [
+            Interval(RealNotInt, 0, 1, closed="neither"),
+            Interval(Integral, 1, None, closed="left"),
+        ],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), None],
         "stability_every": [Interval(Integral, 1, None, closed="left"), None],
         "source_probe": [tuple, None],
@@ -88,32 +92,41 @@ class _FineTuned(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfor
 
     # Fit
 
+    # Weights that are copied in a caller's inference mode could not be trained.
+    @torch.inference_mode(False)
     def _fit(self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any, sample_weight_val: Any) -> Any:
         self._validate_params()
         device = resolve_device(self.device)
+        warn_of_shared_gpu(device)
         resolve_cache(self.cache)
         if (X_val is None) != (y_val is None):
             raise ValueError("X_val and y_val belong together: give both or neither.")
         if sample_weight_val is not None and X_val is None:
             raise ValueError("sample_weight_val was given without X_val and y_val.")
-        if X_val is not None and self.early_stopping is False:
+        if self.source_probe is not None and len(self.source_probe) != 2:
+            raise ValueError(f"source_probe must be a tuple (X, y). Got one of {len(self.source_probe)} parts.")
+        if X_val is not None and not self.early_stopping:
             raise ValueError("X_val serves to choose the best epoch, but early_stopping=False. Leave one of them out.")
         earlier = self._network if self.warm_start and hasattr(self, "_network") else None
-        X, y, weights = self._checked(X, y, sample_weight)
+        y, weights = self._checked(X, y, sample_weight)
+        class_weights = self._class_weights(y, weights)
+        X, y, weights = _weighted(X, y, weights * _each(class_weights, y))
         targets = self._targets_of(y, weights, earlier)
         random = own_random_state(self.random_state)
         if X_val is not None:
-            X_val, y_val, weights_val = self._checked(X_val, y_val, sample_weight_val)
+            y_val, weights_val = self._checked(X_val, y_val, sample_weight_val)
             self._check_known(y_val, targets, "y_val")
+            X_val, y_val, weights_val = _weighted(X_val, y_val, weights_val * _each(class_weights, y_val))
         elif self._validates(y):
             X, X_val, y, y_val, weights, weights_val = self._split(X, y, weights, int(random.randint(2**31 - 1)))
 
         backbone, rows = self._resolve(X, weights) if earlier is None else self._resume(X)
-        untrained = earlier is None and self._is_untrained(backbone)
+        untrained = self._is_untrained(backbone)
         preparation = backbone.preparation.with_options(max_length=self.max_length, prompt=self.prompt)
         values = preparation.read(rows.values)
         preparation = preparation.fitted_to(values)
-        depth = 0 if untrained else resolve_depth(self.freeze_depth, backbone.find_stages(preparation))
+        depth = resolve_depth(self.freeze_depth, backbone.find_stages(preparation))
+        depth = 0 if untrained else depth  # there is nothing in it worth keeping
         training = Examples(values, targets.encode(y), weights)
         validation = None
         if X_val is not None:
@@ -144,30 +157,24 @@ class _FineTuned(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfor
         root.call_on_fit_task_end(**told)
         return self
 
-    def _checked(self, X: Any, y: Any, sample_weight: Any) -> tuple[Any, np.ndarray, np.ndarray]:
-        """Check targets and weights, and leave out rows that have no weight: that is the same as no row."""
+    def _checked(self, X: Any, y: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Check targets and weights."""
         if y is None:
             raise ValueError(f"This {type(self).__name__} requires y to be passed, but the target y is None.")
         y = self._checked_y(y)
         check_consistent_length(X, y)
-        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-        weights = weights * self._class_weights(y)
-        kept = np.flatnonzero(weights)
-        if not len(kept):
-            raise ValueError("All sample weights are zero, so there is nothing to learn from.")
-        if len(kept) < len(weights):
-            X, y, weights = _safe_indexing(X, kept), y[kept], weights[kept]
-        return X, y, weights
+        if not len(y):
+            raise ValueError("Found 0 samples in X, while there must be rows to learn from.")
+        return y, _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
 
-    def _class_weights(self, y: np.ndarray) -> np.ndarray | float:
-        return 1.0
+    def _class_weights(self, y: np.ndarray, weights: np.ndarray) -> dict[Any, float]:
+        """Return the weight of each class; one that is not there weighs 1."""
+        return {}
 
     def _validates(self, y: np.ndarray) -> bool:
         """Whether to hold rows back to choose the best epoch."""
-        if self.early_stopping is False:
-            return False
-        if isinstance(self.early_stopping, bool):
-            return True
+        if self.early_stopping != "auto":
+            return bool(self.early_stopping)
         return len(y) >= _ROWS_TO_VALIDATE and self._enough_to_split(y)
 
     def _enough_to_split(self, y: np.ndarray) -> bool:
@@ -376,6 +383,21 @@ class _FineTuned(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfor
             self._network.eval()
 
 
+def _each(class_weights: dict[Any, float], y: np.ndarray) -> np.ndarray | float:
+    """Return the class weight of each row."""
+    return np.array([class_weights[label] for label in y.tolist()]) if class_weights else 1.0
+
+
+def _weighted(X: Any, y: np.ndarray, weights: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
+    """Leave out rows that have no weight: that is the same as no row."""
+    kept = np.flatnonzero(weights)
+    if not len(kept):
+        raise ValueError("All sample weights are zero, so there is nothing to learn from.")
+    if len(kept) == len(weights):
+        return X, y, weights
+    return _safe_indexing(X, kept), y[kept], weights[kept]
+
+
 def _lineage_of(backbone: Backbone, untrained: bool) -> tuple[dict[str, Any], ...]:
     if backbone.lineage:
         return backbone.lineage
@@ -500,7 +522,7 @@ class FineTunedClassifier(ClassifierMixin, _FineTuned):
         Where the network comes from, the pretrained one first and this fit last.
     n_features_in_ : int
         Number of columns of `X`, where it has columns.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where they are all strings.
 
     See Also
@@ -687,10 +709,37 @@ class FineTunedClassifier(ClassifierMixin, _FineTuned):
         outputs = self._through(X)
         return self._targets.scores(outputs)
 
+    def score(self, X, y, sample_weight=None):
+        """Return the accuracy of predictions.
+
+        Parameters
+        ----------
+        X : list, ndarray, Series or DataFrame of n_samples rows
+            Rows of the kind seen in `fit`.
+        y : array-like of shape (n_samples,) or (n_samples, n_labels)
+            The true labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            What each row counts.
+
+        Returns
+        -------
+        float
+            Share of rows that are predicted right; of several labels, all of them.
+        """
+        return super().score(X, y, sample_weight)
+
     def _checked_y(self, y: Any) -> np.ndarray:
+        if getattr(getattr(y, "dtype", None), "kind", "") == "f":
+            assert_all_finite(y, input_name="y")
         kind = type_of_target(y, input_name="y")
         if kind == "multilabel-indicator":
-            return check_array(y, accept_sparse=True, input_name="y").astype(np.int64)
+            labels = check_array(y, accept_sparse=True, input_name="y")
+            return (labels.toarray() if issparse(labels) else labels).astype(np.int64)
+        if kind == "multiclass-multioutput":
+            raise ValueError(
+                "y has several columns of classes. Give one column, a column of 0 and 1 for each label, or fit one classifier "
+                "for each column, see sklearn.multioutput.MultiOutputClassifier."
+            )
         check_classification_targets(y)
         return _check_y(y, estimator=self)
 
@@ -703,8 +752,8 @@ class FineTunedClassifier(ClassifierMixin, _FineTuned):
         classes = np.unique(y)
         if len(classes) < 2:
             raise ValueError(
-                f"{type(self).__name__} can't tell classes apart where there is only one class, {classes[0]!r}. Give rows of "
-                "at least two classes, with weights above zero."
+                f"{type(self).__name__} can't tell classes apart where there is only one class, {classes.tolist()[0]!r}. Give "
+                "rows of at least two classes, with weights above zero."
             )
         return Classes(classes)
 
@@ -718,12 +767,17 @@ class FineTunedClassifier(ClassifierMixin, _FineTuned):
                 f"are {', '.join(map(repr, targets.classes[:20].tolist()))}{', ...' if len(targets.classes) > 20 else ''}."
             )
 
-    def _class_weights(self, y: np.ndarray) -> np.ndarray | float:
+    def _class_weights(self, y: np.ndarray, weights: np.ndarray) -> dict[Any, float]:
         if self.class_weight is None:
-            return 1.0
+            return {}
         if y.ndim == 2:
             raise ValueError("class_weight is for one class a row, but y has several labels. Use sample_weight.")
-        return compute_sample_weight(self.class_weight, y)
+        # Rows without weight are not there, and others count as often as they weigh.
+        there = weights > 0
+        classes = np.unique(y[there])
+        found = compute_class_weight(self.class_weight, classes=classes, y=y[there], sample_weight=weights[there])
+        made = dict(zip(classes.tolist(), found.tolist(), strict=True))
+        return {label: made.get(label, 1.0) for label in np.unique(y).tolist()}
 
     def _enough_to_split(self, y: np.ndarray) -> bool:
         if y.ndim == 2:
@@ -739,8 +793,8 @@ class FineTunedClassifier(ClassifierMixin, _FineTuned):
         labels, counts = np.unique(y, return_counts=True)
         if counts.min() < 2:
             raise ValueError(
-                f"Class {labels[counts.argmin()]!r} has a single row, so it can't be both trained on and held back for "
-                "validation. Bring more rows of it, give X_val and y_val, or set early_stopping=False."
+                f"Class {labels.tolist()[counts.argmin()]!r} has a single row, so it can't be both trained on and held back "
+                "for validation. Bring more rows of it, give X_val and y_val, or set early_stopping=False."
             )
         held_out = self.validation_fraction
         n_held_out = int(np.ceil(held_out * len(y))) if held_out < 1 else held_out
@@ -872,7 +926,7 @@ class FineTunedRegressor(RegressorMixin, _FineTuned):
         Where the network comes from, the pretrained one first and this fit last.
     n_features_in_ : int
         Number of columns of `X`, where it has columns.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where they are all strings.
 
     See Also
@@ -1014,6 +1068,25 @@ class FineTunedRegressor(RegressorMixin, _FineTuned):
         """
         outputs = self._through(X)
         return self._targets.predict(outputs)
+
+    def score(self, X, y, sample_weight=None):
+        """Return the coefficient of determination of predictions.
+
+        Parameters
+        ----------
+        X : list, ndarray, Series or DataFrame of n_samples rows
+            Rows of the kind seen in `fit`.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            The true numbers.
+        sample_weight : array-like of shape (n_samples,), default=None
+            What each row counts.
+
+        Returns
+        -------
+        float
+            R squared, averaged over targets: 1 is perfect, 0 as good as their mean.
+        """
+        return super().score(X, y, sample_weight)
 
     def _checked_y(self, y: Any) -> np.ndarray:
         checked = _check_y(y, multi_output=True, y_numeric=True, estimator=self)

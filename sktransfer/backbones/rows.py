@@ -73,6 +73,8 @@ def read_rows(X: Any, kind: str | None) -> Rows:
     FileNotFoundError
         If a path leads to no file.
     """
+    if nw.dependencies.is_polars_lazyframe(X):
+        raise TypeError("X is a LazyFrame, which holds no rows yet. Pass X.collect() instead.")
     if kind == "table":
         return Rows("table", read_table(X))
     if kind == "series":

@@ -127,7 +127,8 @@ def _of_lists(rows: Sequence[Any]) -> np.ndarray:
 
 
 def _of_frame(X: Any) -> Table:
-    labels = list(X.columns)
+    # Not all frames call their columns by name: those of pyarrow's tables are the values.
+    labels = list(X.columns if hasattr(X, "iloc") else nw.from_native(X, eager_only=True).columns)
     doubled = (
         sorted({str(label) for label in labels if labels.count(label) > 1}) if len(set(labels)) < len(labels) else []
     )

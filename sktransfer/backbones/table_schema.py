@@ -20,11 +20,14 @@ class NumericColumn:
         Mean and standard deviation of the values seen in the fit; 1 where they were all alike.
     missing : bool
         Whether values were missing in the fit.
+    empty : bool, default=False
+        Whether all of them were, so that they may have been meant as strings.
     """
 
     mean: float
     scale: float
     missing: bool
+    empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -143,13 +146,20 @@ class TableSchema:
                 if place not in table.strings and np.isnan(table.numbers[:, place]).all():
                     continue  # nothing but missing values is of no type
                 held, holds = ("numbers", "strings") if place in table.strings else ("strings", "numbers")
+                if isinstance(column, NumericColumn) and column.empty:
+                    raise ValueError(
+                        f"X holds strings in {table.label(place)}, which held only missing values in the fit, so that nothing "
+                        "is known of strings there. Fit to rows that hold some, or leave the column out."
+                    )
                 raise ValueError(
                     f"X holds {holds} in {table.label(place)}, which held {held} in the fit. Convert the column."
                 )
 
     def describe(self) -> dict[str, object]:
         """Return everything that decides what a row becomes."""
-        return {"names": self.names, "columns": [asdict(column) for column in self.columns]}
+        # Not `empty`, which only decides what is said.
+        columns = [{k: v for k, v in asdict(column).items() if k != "empty"} for column in self.columns]
+        return {"names": self.names, "columns": columns}
 
 
 def _shortened(names: Sequence[str]) -> str:
@@ -182,8 +192,8 @@ def _numeric_columns(numbers: np.ndarray, weights: np.ndarray | None) -> list[Nu
     constant = deviation <= 10 * np.finfo(np.float64).eps * np.maximum(np.abs(mean), 1.0)
     scale = np.where(constant, 1.0, deviation * unit)
     return [
-        NumericColumn(float(m), float(s) or 1.0, not bool(complete))
-        for m, s, complete in zip(mean * unit, scale, seen.all(axis=0), strict=True)
+        NumericColumn(float(m), float(s) or 1.0, not bool(complete), not bool(some))
+        for m, s, complete, some in zip(mean * unit, scale, seen.all(axis=0), seen.any(axis=0), strict=True)
     ]
 
 

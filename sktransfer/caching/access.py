@@ -57,14 +57,14 @@ def _in_directory(cache: str | os.PathLike[str]) -> DirectoryCache:
     return directory_cache(path)
 
 
-def _named(cache: str | os.PathLike[str]) -> RowCache:
-    """Return a cache that is there already."""
-    if cache == "memory":
-        return memory_cache
+def _existing(cache: str | os.PathLike[str]) -> DirectoryCache:
+    """Return the cache that is in a directory already."""
     found = _in_directory(cache)
     if not found.exists():
-        raise ValueError(f"There is no cache in {str(found.path)!r}.")
-    found.check()
+        raise ValueError(
+            f"There is no cache in {str(found.path)!r}: nothing has been written there yet, or nothing could be, for lack of "
+            "permission or room."
+        )
     return found
 
 
@@ -85,6 +85,8 @@ def cache_info(cache: str | os.PathLike[str] = "memory") -> CacheInfo:
     ------
     ValueError
         If there is no cache in the directory, or one of another version.
+    OSError
+        If the directory can't be read; a TimeoutError if another process holds its file for more than a few seconds.
 
     See Also
     --------
@@ -98,7 +100,7 @@ def cache_info(cache: str | os.PathLike[str] = "memory") -> CacheInfo:
     >>> cache_info().rows
     0
     """
-    return _named(cache).info()
+    return memory_cache.info() if cache == "memory" else _existing(cache).info(certain=True)
 
 
 def cache_clear(cache: str | os.PathLike[str] = "memory") -> None:
@@ -114,7 +116,7 @@ def cache_clear(cache: str | os.PathLike[str] = "memory") -> None:
     ValueError
         If there is no cache in the directory, or one of another version.
     OSError
-        If the directory can't be written.
+        If the directory can't be written; a TimeoutError if another process holds its file for more than a few seconds.
 
     See Also
     --------
@@ -125,7 +127,8 @@ def cache_clear(cache: str | os.PathLike[str] = "memory") -> None:
     >>> from sktransfer import cache_clear
     >>> cache_clear()
     """
-    _named(cache).clear()
+    chosen: RowCache = memory_cache if cache == "memory" else _existing(cache)
+    chosen.clear()
 
 
 def set_cache_limit(max_bytes: int, cache: str | os.PathLike[str] = "memory") -> None:
@@ -145,7 +148,7 @@ def set_cache_limit(max_bytes: int, cache: str | os.PathLike[str] = "memory") ->
     ValueError
         If `max_bytes` is not a whole number of at least 0, or the directory holds a cache of another version.
     OSError
-        If the directory can't be written.
+        If the directory can't be written; a TimeoutError if another process holds its file for more than a few seconds.
 
     See Also
     --------

@@ -21,7 +21,7 @@ FILE_NAME = "sktransfer-cache.sqlite3"
 _JOURNALS = ("-journal", "-wal", "-shm")
 # Seconds that a call waits for other processes.
 _WAIT = 5.0
-# Seconds without further tries to write after one has failed.
+# Seconds without further tries after one to write has failed, or others were waited for in vain.
 _PAUSE = 60.0
 # A row's time of use is brought up to date when it is older than so many seconds: most reads then write nothing.
 _TOUCH_AFTER = 300
@@ -29,12 +29,17 @@ _TOUCH_AFTER = 300
 Result = TypeVar("Result")
 
 
+class _Paused(Exception):
+    """It is not tried now, since it failed a short while ago."""
+
+
 class DirectoryCache:
     """Rows by key in a directory; the least recently used row goes first. Safe to use from threads and processes.
 
     The file is opened for each call and closed after it: nothing is held that a fork, a removed directory or a
     file damaged meanwhile could turn into a crash. Each row has a checksum that binds it to its key. A damaged file is
-    removed and begun anew. Where it can't be written, what is there is read, and nothing is stored.
+    removed and begun anew. Where it can't be written, what is there is read, and nothing is stored; where other processes
+    hold it for too long, it is left alone for a minute.
 
     Parameters
     ----------
@@ -48,7 +53,7 @@ class DirectoryCache:
         self._file = self.path / FILE_NAME
         self._max_bytes = row_file.DEFAULT_MAX_BYTES
         self._hits = self._misses = self._evictions = 0
-        self._no_writes_before = 0.0
+        self._no_writes_before = self._no_use_before = 0.0
         self._warned: set[str] = set()
 
     def check(self) -> None:
@@ -61,10 +66,13 @@ class DirectoryCache:
         """
         try:
             self._make_directory()
-            self._use(self._note_limit)
+            self._use(self._note_limit, turn=self._turn_unless_paused())
+        except _Paused:
+            pass
+        except (row_file.Busy, TimeoutError):
+            self._warn_locked_out()
         except (OSError, row_file.Unavailable) as error:
-            if not isinstance(error, row_file.Busy | TimeoutError):
-                self._warn_unavailable(error)
+            self._warn_unavailable(error)
 
     def get_many(self, keys: Sequence[bytes]) -> list[np.ndarray | None]:
         """Return the stored row for each key, None where there is none. The rows are read-only."""
@@ -87,7 +95,7 @@ class DirectoryCache:
 
         self._try(read)
         if bad or old:
-            self._try(lambda connection: self._tidy(connection, bad, old, now), wait=0.0, writes=True)
+            self._try(lambda connection: self._tidy(connection, bad, old, now), patient=False, writes=True)
         rows = [found.get(key) for key in keys]
         n_hits = sum(row is not None for row in rows)
         with own_turn():
@@ -147,21 +155,37 @@ class DirectoryCache:
         """
         with self._as_oserror("The cache can't be cleared"):
             self._use(self._note_limit)
-            with own_turn(), self._held(exclusive=True):
+            with own_turn(), self._held(exclusive=True, wait=_WAIT):
                 self._remove()
                 with self._opened(_WAIT):
                     pass
         with own_turn():
             self._hits = self._misses = self._evictions = 0
 
-    def info(self) -> CacheInfo:
-        """Return the present state; the counts are those of this process."""
+    def info(self, *, certain: bool = False) -> CacheInfo:
+        """Return the present state; the counts are those of this process.
+
+        Parameters
+        ----------
+        certain : bool, default=False
+            What happens where the file can't be read: True raises, False takes it for one without rows, so that a run
+            goes on.
+
+        Raises
+        ------
+        OSError
+            If `certain` and the file can't be read; a TimeoutError if others hold it for too long.
+        """
 
         def read(connection: sqlite3.Connection) -> int:
             self._note_limit(connection)
             return row_file.count_rows(connection)
 
-        rows = self._try(read) or 0
+        if certain:
+            with self._as_oserror("The rows can't be counted"):
+                rows = self._use(read)
+        else:
+            rows = self._try(read) or 0
         n_bytes = 0
         for suffix in ("", *_JOURNALS):
             with suppress(OSError):
@@ -170,8 +194,19 @@ class DirectoryCache:
             return CacheInfo(self._hits, self._misses, self._evictions, rows, n_bytes, self._max_bytes)
 
     def exists(self) -> bool:
-        """Whether there is a file already."""
-        return self._file.exists()
+        """Whether there is a file already.
+
+        Raises
+        ------
+        OSError
+            If the directory can't be looked into.
+        """
+        with self._as_oserror("The cache can't be looked for"):
+            try:
+                os.stat(self._file)
+            except (FileNotFoundError, NotADirectoryError):
+                return False
+            return True
 
     def _make_directory(self) -> None:
         if self.path.is_file():
@@ -191,14 +226,16 @@ class DirectoryCache:
         connection.execute("COMMIT")
 
     def _try(
-        self, work: Callable[[sqlite3.Connection], Result], *, wait: float = _WAIT, writes: bool = False
+        self, work: Callable[[sqlite3.Connection], Result], *, patient: bool = True, writes: bool = False
     ) -> Result | None:
         """Do what can be done now; warn once where nothing can."""
-        if writes and time.monotonic() < self._no_writes_before:
-            return None
         try:
-            return self._use(work, wait)
+            return self._use(work, patient=patient, turn=self._turn_unless_paused(patient=patient, writes=writes))
+        except _Paused:
+            return None
         except (row_file.Busy, TimeoutError):
+            if patient:
+                self._warn_locked_out()
             return None
         except (OSError, row_file.Unavailable, row_file.NotOurs) as error:
             if writes:
@@ -206,13 +243,37 @@ class DirectoryCache:
             self._warn_unavailable(error)
             return None
 
-    def _use(self, work: Callable[[sqlite3.Connection], Result], wait: float = _WAIT) -> Result:
-        """Work on the open file, and once more on a new one where it is damaged."""
+    @contextmanager
+    def _turn_unless_paused(self, *, patient: bool = True, writes: bool = False) -> Iterator[None]:
+        """Have this thread's turn, and begin a pause where other processes are waited for in vain."""
         with own_turn():
+            # Another thread may have waited meanwhile: each would do so in its turn.
+            if time.monotonic() < (max(self._no_writes_before, self._no_use_before) if writes else self._no_use_before):
+                raise _Paused
+            try:
+                yield
+            except (row_file.Busy, TimeoutError):
+                until = time.monotonic() + _PAUSE
+                if patient and writes:  # those who only read hinder no reader
+                    self._no_writes_before = until
+                elif patient:
+                    self._no_use_before = until
+                raise
+
+    def _use(
+        self,
+        work: Callable[[sqlite3.Connection], Result],
+        *,
+        patient: bool = True,
+        turn: AbstractContextManager[None] | None = None,
+    ) -> Result:
+        """Work on the open file, and once more on a new one where it is damaged."""
+        wait = _WAIT if patient else 0.0
+        with turn or own_turn():
             with suppress(row_file.Damaged):
-                with self._held(exclusive=False), self._opened(wait) as connection:
+                with self._held(exclusive=False, wait=wait), self._opened(wait) as connection:
                     return work(connection)
-            with self._held(exclusive=True):
+            with self._held(exclusive=True, wait=wait):
                 # Another process may have put a new file there meanwhile.
                 try:
                     with self._opened(wait) as connection:
@@ -232,9 +293,9 @@ class DirectoryCache:
     def _opened(self, wait: float) -> AbstractContextManager[sqlite3.Connection]:
         return row_file.opened(self._file, wait=wait, max_bytes=self._max_bytes)
 
-    def _held(self, *, exclusive: bool) -> AbstractContextManager[None]:
+    def _held(self, *, exclusive: bool, wait: float) -> AbstractContextManager[None]:
         """Hold the directory: with others while its file is in use, alone while it is replaced."""
-        return held(self.path, exclusive=exclusive, wait=_WAIT)
+        return held(self.path, exclusive=exclusive, wait=wait)
 
     def _remove(self) -> None:
         """Remove the file, if it is ours. The directory is held exclusively."""
@@ -254,12 +315,23 @@ class DirectoryCache:
             raise TimeoutError(f"{what} in {str(self.path)!r}: other processes are using it. Try again.") from error
         except row_file.Unavailable as error:
             raise OSError(f"{what} in {str(self.path)!r}: {error}.") from error
+        except OSError as error:
+            # With the number, so that it stays a PermissionError, say.
+            raise OSError(error.errno, f"{what} in {str(self.path)!r}: {_reason(error)}.") from error
 
     def _warn_unavailable(self, error: Exception) -> None:
         self._warn(
             "unavailable",
             f"The cache in {str(self.path)!r} can't be used in full: {_reason(error)}. The run goes on; rows that it does not "
             "hold are computed and not stored. Make room or allow writing there, or give another directory.",
+        )
+
+    def _warn_locked_out(self) -> None:
+        self._warn(
+            "locked out",
+            f"The cache in {str(self.path)!r} is held by another process, which was waited for in vain. The run goes on; for "
+            "a minute, and again whenever that happens, rows are computed and not stored. End the process that has the "
+            f"file {FILE_NAME!r} open for so long, or give another directory.",
         )
 
     def _warn(self, kind: str, message: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -158,6 +160,27 @@ def is_out_of_memory(error: BaseException) -> bool:
     # The processor's allocator, and oneDNN's, have no error class of their own.
     told = ("can't allocate memory", "not enough memory", "bad_alloc", "could not create a memory object")
     return isinstance(error, RuntimeError) and any(words in str(error) for words in told)
+
+
+def warn_of_shared_gpu(device: torch.device) -> None:
+    """Warn where a process of a pool is about to train on a GPU, which its siblings use as well.
+
+    Parameters
+    ----------
+    device : torch.device
+        Where to train.
+
+    Warns
+    -----
+    UserWarning
+        In a child process, on a GPU.
+    """
+    if device.type == "cuda" and multiprocessing.parent_process() is not None:
+        warnings.warn(
+            f"Several processes train on {device}: each holds a copy of the network there, and they slow each other down. Use "
+            "n_jobs=1, joblib.parallel_config('threading'), or device='cpu' for a search in processes.",
+            stacklevel=4,
+        )
 
 
 def free_memory(device: torch.device) -> None:

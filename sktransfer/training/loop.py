@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ import skorch
 import torch
 from skorch.callbacks import Callback
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sktransfer.runtime.batching import even_batches
 from sktransfer.runtime.device import free_memory, is_out_of_memory
@@ -205,6 +206,19 @@ def _on(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
     return values.to(like.device, like.dtype if values.is_floating_point() else None)
 
 
+@contextmanager
+def _settled_norms(module: nn.Module, n_rows: int) -> Iterator[None]:
+    """Let batch norm use what it has learned where a single row has no statistics."""
+    norms = [one for one in module.modules() if isinstance(one, _BatchNorm) and one.training] if n_rows == 1 else []
+    for norm in norms:
+        norm.training = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.training = True
+
+
 class _Enough(Exception):
     """Training is over before the last epoch."""
 
@@ -269,7 +283,8 @@ class _Judge(Callback):
     def start(self, net: _Net) -> None:
         began = time.perf_counter()
         valid_loss = net.validate()
-        self.best = np.inf if valid_loss is None else valid_loss
+        # A start that is no number must not win over any epoch.
+        self.best = np.inf if valid_loss is None or not np.isfinite(valid_loss) else valid_loss
         self.keeper.keep(0)
         self.stale = 0
         self._write(0, None, valid_loss, 0.0, time.perf_counter() - began)
@@ -422,14 +437,16 @@ class _Net(skorch.NeuralNet):
                     total += self._backward([part[i] for i in inner], smaller, len(places))
         if self.penalty is not None:
             extra = self.penalty()
-            self.scaler_.scale(extra).backward()
+            if extra.requires_grad:
+                self.scaler_.scale(extra).backward()
             total += extra.item()
         return total
 
     def _backward(self, places: list[int], chunk: Any, n_rows: int) -> float:
         device = self.settings.device
         amp = self.settings.autocast
-        with self.kernels or nullcontext(), nullcontext() if amp is None else torch.autocast(device.type, amp):
+        autocast = nullcontext() if amp is None else torch.autocast(device.type, amp)
+        with self.kernels or nullcontext(), autocast, _settled_norms(self.module_, len(places)):
             outputs = self.module_(chunk.to(device, self.settings.dtype))
         outputs = outputs.float() if amp is not None else outputs
         losses = self.loss(outputs, _on(self.data.targets[places], outputs))

@@ -73,7 +73,7 @@ class TunableNetwork(nn.Module):
         self.head = head
         stages = backbone.find_stages(preparation)
         self.stage_names = tuple(stage.name for stage in stages)
-        self._stage_modules: dict[int, list[nn.Module]] = {}
+        self._last_stage: list[tuple[nn.Module, int]] = []
         self._before: list[nn.Parameter] = []
         self.stage_parameters: dict[int, list[nn.Parameter]] = {place: [] for place in range(len(stages))}
         if self.suffix is not None:
@@ -87,14 +87,16 @@ class TunableNetwork(nn.Module):
         network: nn.Module = self.suffix.network  # type: ignore[assignment]
         with self.cut.backbone.lock:
             places = stages_of_modules(self.cut.backbone.network_to_read(), stages, preparation)
-        modules = dict(network.named_modules())
         for name, parameter in network.named_parameters():
             owner = name.rpartition(".")[0]
             self.stage_parameters[max(places[owner], 0)].append(parameter)
             if places[owner] < 0:
                 self._before.append(parameter)
-        for place, stage in enumerate(stages):
-            self._stage_modules[place] = [modules[name] for name in stage.modules]
+        # Dropout and batch norm between stages count too, hence all modules and not those of the stages alone.
+        at = {module: max(places[name], 0) for name, module in network.named_modules()}
+        for module in at:
+            leaves = [inner for inner in module.modules() if next(inner.children(), None) is None]
+            self._last_stage.append((module, max(at[leaf] for leaf in leaves)))
         if self.readout is not None:
             self.stage_parameters[len(stages) - 1].extend(self.readout.parameters())
 
@@ -112,10 +114,9 @@ class TunableNetwork(nn.Module):
         """Put what learns into training mode; frozen stages stay in eval mode."""
         super().train(mode)
         if mode:
-            for place, modules in self._stage_modules.items():
-                if place < self.first_open:
-                    for module in modules:
-                        module.eval()
+            for module, last in self._last_stage:
+                if last < self.first_open:
+                    module.training = False
         return self
 
     def embed(self, chunk: Chunk) -> torch.Tensor:
@@ -210,8 +211,7 @@ class TunableNetwork(nn.Module):
 
     def take_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Take what `tuned_state` gave."""
-        if self.suffix is not None:
-            self.to(next(iter(state.values())).dtype)
+        self.to(next(iter(state.values())).dtype)
         self.load_state_dict(dict(state), strict=False)
 
 

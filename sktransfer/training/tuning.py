@@ -158,9 +158,13 @@ def tune(
     Tuned
     """
     cut = cut_at(backbone, preparation, plan.depth, pooling=plan.pooling)
+    if not isinstance(plan.head, str):
+        # A head that does not fit is told before the whole of the rows is run.
+        with preserved_generators(seed=plan.settings.seed):
+            make_head(plan.head, _n_features(cut, preparation, training, plan), targets.n_outputs)
     rows = NetworkRows(cut, preparation, training.values, plan.run, augment=plan.augment)
-    network = _start(cut, preparation, training, targets, plan, rows, earlier)
-    if _is_done(cut, plan, earlier):
+    network, interrupted = _start(cut, preparation, training, targets, plan, rows, earlier)
+    if interrupted or _is_done(cut, plan, earlier):
         network.eval()
         return Tuned(network, [_nothing_trained()])
     data = Labelled(rows, targets.tensor(training.codes), torch.from_numpy(training.weights))
@@ -241,21 +245,20 @@ def _start(
     plan: Plan,
     rows: NetworkRows,
     earlier: TunableNetwork | None,
-) -> TunableNetwork:
-    """Make the network with its head, as it is before the first step."""
+) -> tuple[TunableNetwork, bool]:
+    """Make the network with its head, as it is before the first step, and say whether the user stopped that."""
     with preserved_generators(seed=plan.settings.seed):
         if earlier is not None:
             network = TunableNetwork(
                 cut, preparation, make_head(earlier.head, len(earlier.center), targets.n_outputs), len(earlier.center)
             )
             network.center, network.scale = earlier.center.clone(), earlier.scale.clone()
-            return network
+            return network, False
         untrained = plan.head_init == "random"
         if untrained:
-            # The first rows show the length of an embedding.
-            first = list(training.values[:2])
-            n_features = cut.embed(preparation, first, plan.run).shape[1]
-            return TunableNetwork(cut, preparation, make_head(plan.head, n_features, targets.n_outputs), n_features)
+            n_features = _n_features(cut, preparation, training, plan)
+            head = make_head(plan.head, n_features, targets.n_outputs)
+            return TunableNetwork(cut, preparation, head, n_features), False
         vectors = cut.embed(preparation, training.values, plan.run)
         scaling = Scaling.of(vectors, training.weights)
         head = make_head(plan.head, vectors.shape[1], targets.n_outputs)
@@ -266,8 +269,13 @@ def _start(
     if isinstance(head, nn.Linear) and plan.head == "linear":
         start_from_probe(head, fit_probe(standard, training.codes, training.weights, targets.kind))
     else:
-        _train_head_alone(head, standard, training, targets, plan)
-    return network
+        return network, _train_head_alone(head, standard, training, targets, plan)
+    return network, False
+
+
+def _n_features(cut: Cut, preparation: Preparation, training: Examples, plan: Plan) -> int:
+    """Return the length of an embedding, which the first rows show."""
+    return cut.embed(preparation, list(training.values[:2]), plan.run).shape[1]
 
 
 class _Vectors:
@@ -289,13 +297,16 @@ class _Vectors:
         yield list(range(len(self))), self.vectors
 
 
-def _train_head_alone(head: nn.Module, vectors: np.ndarray, training: Examples, targets: Targets, plan: Plan) -> None:
-    """Train a head that is not linear on the frozen embeddings: what a probe is to a linear one."""
+def _train_head_alone(head: nn.Module, vectors: np.ndarray, training: Examples, targets: Targets, plan: Plan) -> bool:
+    """Train a head that is not linear on the frozen embeddings, and say whether the user stopped it.
+
+    It is what a probe is to a linear head.
+    """
     data = Labelled(
         _Vectors(torch.from_numpy(vectors)), targets.tensor(training.codes), torch.from_numpy(training.weights)
     )
     groups = [{"params": list(head.parameters()), "lr": plan.rates.head, "weight_decay": plan.weight_decay}]
-    train(head, data, targets.loss, groups, plan.settings)
+    return train(head, data, targets.loss, groups, plan.settings).interrupted
 
 
 def _is_done(cut: Cut, plan: Plan, earlier: TunableNetwork | None) -> bool:
@@ -322,8 +333,10 @@ def _pull(network: TunableNetwork, strength: float) -> Callable[[], torch.Tensor
     start = [one.detach().clone() for one in weights]
 
     def penalty() -> torch.Tensor:
-        there = [one.to(weights[0].device, weights[0].dtype) for one in start]
-        return strength * l2_sp_penalty(weights, there)
+        # Stages that are not open yet are where they started.
+        pairs = [(now, then) for now, then in zip(weights, start, strict=True) if now.requires_grad]
+        there = [then.to(now.device, now.dtype) for now, then in pairs]
+        return strength * l2_sp_penalty([now for now, _ in pairs], there) if pairs else torch.zeros(())
 
     return penalty
 

@@ -173,7 +173,7 @@ def test_a_network_that_gives_nan_names_the_row():
     word = tiny_tokenizer().id_to_token(5)
     run = Run(CPU, torch.float32)
     fine = [text for text in TEXTS if word not in text.split()]
-    with pytest.raises(ValueError, match=r"NaN or infinity for 1 row\(s\) of X, the first is row 2\b"):
+    with pytest.raises(ValueError, match="NaN or infinity for row 2 of X"):
         encode(backbone, backbone.preparation, Readout(), Rows("text", [fine[0], fine[0], word, fine[1]]), run)
 
 

@@ -3,6 +3,7 @@ import datetime
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 import torch
 from scipy.sparse import csr_array, csr_matrix
@@ -48,6 +49,7 @@ FORMS = {
     "pandas objects": lambda X: pd.DataFrame(X, dtype=object),
     "pandas nullable": lambda X: pd.DataFrame(X).convert_dtypes(),
     "polars": lambda X: pl.DataFrame(X, schema=["a", "b"]),
+    "pyarrow": lambda X: pa.table({"a": X[:, 0], "b": X[:, 1]}),
 }
 
 
@@ -219,6 +221,62 @@ def test_other_columns_than_at_fit_are_errors():
     with pytest.raises(ValueError, match="X holds numbers in column 'job', which held strings"):
         extractor.transform(X.assign(job=[1, 2, 3, 4]))
     assert extractor.transform(X.assign(job=[None] * 4)).shape == (4, 256), "nothing but missing values is of no type"
+
+
+@pytest.mark.parametrize(
+    "empty",
+    [
+        pd.Series([None] * 4),
+        pd.Series([np.nan] * 4),
+        pd.Series([None] * 4, dtype="str"),
+        pd.Series(pd.Categorical([None] * 4, categories=["a", "b"])),
+    ],
+    ids=lambda column: str(column.dtype),
+)
+def test_strings_in_a_column_that_was_all_missing_in_the_fit_are_an_error_that_says_so(empty):
+    X = frame()
+    extractor = extract(X.assign(job=empty))
+    with pytest.raises(ValueError, match="X holds strings in column 'job', which held only missing values in the fit"):
+        extractor.transform(X)
+    assert extractor.transform(X.assign(job=[1, 2, 3, 4])).shape == (4, 256), "numbers are read as before"
+
+
+def test_a_column_of_zeros_with_gaps_held_numbers():
+    with pytest.raises(ValueError, match="X holds strings in column 'a', which held numbers in the fit"):
+        extract(pd.DataFrame({"a": [0.0, np.nan]})).transform(pd.DataFrame({"a": ["x", "y"]}))
+
+
+def test_whether_a_column_was_empty_is_no_part_of_the_key():
+    # It decides what is said; with it in the key, what was cached before it was noted would be lost.
+    X = pd.DataFrame({"a": [np.nan, np.nan]})
+    (column,) = TableSchema.learnt_from(read_table(X)).describe()["columns"]
+    assert column == {"mean": 0.0, "scale": 1.0, "missing": True}
+
+
+@pytest.mark.parametrize("form", [pd.DataFrame, np.array, list], ids=["frame", "array", "list"])
+def test_lone_surrogates_are_categories_like_others(form):
+    X, alone = ([[row] for row in rows] for rows in (["a", "\ud800", "\udfff", None], ["\ud800"]))
+    arguments = {} if form is list else {"dtype": object}
+    extractor = extract(form(X, **arguments), cache=None)
+    vectors = extractor.transform(form(X, **arguments))
+    assert len(np.unique(vectors, axis=0)) == 4
+    np.testing.assert_array_equal(extractor.transform(form(alone, **arguments)), vectors[1:2])
+
+
+def test_a_pyarrow_table_is_read_like_other_frames():
+    X = frame()[["age", "job"]]
+    table = pa.Table.from_pandas(X)
+    extractor = extract(table)
+    assert list(extractor.feature_names_in_) == ["age", "job"]
+    np.testing.assert_array_equal(extractor.transform(table), extract(X).transform(X))
+    with pytest.raises(ValueError, match="feature names should match"):
+        extractor.transform(table.rename_columns(["age", "task"]))
+
+
+@pytest.mark.parametrize("backbone", ["auto", "table-mlp", "series-cnn"])
+def test_a_lazy_frame_is_to_be_collected(backbone):
+    with pytest.raises(TypeError, match=r"X is a LazyFrame.*Pass X.collect\(\) instead"):
+        extract(pl.DataFrame({"a": [1.0, 2.0]}).lazy(), backbone)
 
 
 def test_columns_are_known_to_scikit_learn():

@@ -2,8 +2,9 @@ import gc
 import os
 import sqlite3
 import threading
+import time
 import warnings
-from contextlib import closing
+from contextlib import closing, contextmanager
 
 import numpy as np
 import pytest
@@ -163,15 +164,94 @@ def test_nothing_stays_open_between_calls(cache):
         gc.collect()
 
 
-def test_a_busy_file_costs_the_batch_and_no_error(cache, monkeypatch):
-    monkeypatch.setattr(DirectoryCache._try, "__kwdefaults__", {"wait": 0.05, "writes": False})
-    with closing(sqlite3.connect(cache.path / FILE_NAME)) as other:
-        other.execute("BEGIN EXCLUSIVE")
-        store(cache, keys(5))
-        assert cache.get_many(keys(5)) == [None] * 5
+@contextmanager
+def held_by_another(cache, statement):
+    """Another connection is in the middle of something, as that of a stopped process would be for ever."""
+    with closing(sqlite3.connect(cache.path / FILE_NAME, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE" if statement is None else "BEGIN")
+        if statement is not None:
+            other.execute(statement).fetchone()
+        yield
         other.rollback()
+
+
+def test_a_held_file_costs_one_wait_and_one_warning(cache, monkeypatch):
+    monkeypatch.setattr(directory, "_WAIT", 0.5)
     store(cache, keys(5))
+    with (
+        held_by_another(cache, None),
+        pytest.warns(UserWarning, match="held by another process.*The run goes") as caught,
+    ):
+        start = time.monotonic()
+        for _ in range(10):
+            cache.check()
+            assert cache.get_many(keys(5)) == [None] * 5
+            store(cache, keys(5, 5))
+        assert 0.5 <= time.monotonic() - start < 2
+    assert len(caught) == 1
+    assert cache.get_many(keys(5)) == [None] * 5, "for a while it is left alone"
+    monkeypatch.setattr(directory.time, "monotonic", lambda: start + 70)
     assert assert_none_is_wrong(keys(5), cache.get_many(keys(5))) == 5
+    store(cache, keys(5, 5))
+    assert assert_none_is_wrong(keys(10), cache.get_many(keys(10))) == 10
+
+
+def test_a_reader_that_stays_keeps_rows_from_being_stored_and_not_from_being_read(cache, monkeypatch):
+    monkeypatch.setattr(directory, "_WAIT", 0.5)
+    store(cache, keys(5))
+    with (
+        held_by_another(cache, "SELECT * FROM rows"),
+        pytest.warns(UserWarning, match="held by another process") as caught,
+    ):
+        start = time.monotonic()
+        for _ in range(10):
+            store(cache, keys(5, 5))
+            assert assert_none_is_wrong(keys(10), cache.get_many(keys(10))) == 5
+        assert time.monotonic() - start < 2
+    assert len(caught) == 1
+
+
+def test_threads_wait_for_a_held_file_once_in_all(cache, monkeypatch):
+    monkeypatch.setattr(directory, "_WAIT", 1.0)
+    with held_by_another(cache, None), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        threads = [threading.Thread(target=cache.get_many, args=(keys(5),)) for _ in range(6)]
+        start = time.monotonic()
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert time.monotonic() - start < 3
+
+
+def test_a_run_with_a_held_directory_gives_the_same_rows_without_delay(cache, monkeypatch):
+    monkeypatch.setattr(directory, "_WAIT", 0.5)
+    X = [f"text number {i}" for i in range(500)]
+    expected = PretrainedFeatureExtractor(cache=None).fit_transform(X)
+    with held_by_another(cache, None), pytest.warns(UserWarning, match="held by another process") as caught:
+        start = time.monotonic()
+        found = PretrainedFeatureExtractor(cache=cache.path, batch_size=50).fit(X).transform(X)
+        assert time.monotonic() - start < 3
+    assert len(caught) == 1
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "call, what",
+    [
+        (cache_info, "The rows can't be counted"),
+        (cache_clear, "The cache can't be cleared"),
+        (lambda path: set_cache_limit(MIB, path), "The limit can't be set"),
+    ],
+)
+def test_what_is_asked_of_a_held_cache_is_an_error_and_no_guess(cache, monkeypatch, call, what):
+    monkeypatch.setattr(directory, "_WAIT", 0.1)
+    store(cache, keys(5))
+    with held_by_another(cache, None):
+        for _ in range(2):  # a pause is for runs: who asks is answered
+            with pytest.raises(TimeoutError, match=f"{what} in .*: other processes are using it"):
+                call(cache.path)
+    assert cache_info(cache.path).rows == 5
 
 
 def test_one_object_per_directory_however_it_is_written(tmp_path, monkeypatch):
@@ -219,8 +299,11 @@ def test_a_path_that_is_a_file_is_an_error(tmp_path):
 
 @pytest.mark.parametrize("call", [cache_info, cache_clear])
 def test_asking_for_a_cache_that_is_not_there_does_not_make_one(tmp_path, call):
-    with pytest.raises(ValueError, match="There is no cache in"):
-        call(tmp_path / "typo")
+    for path in (tmp_path / "typo", tmp_path):
+        with pytest.raises(
+            ValueError, match="There is no cache in .*nothing has been written there yet, or nothing could"
+        ):
+            call(path)
     assert os.listdir(tmp_path) == []
 
 

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from contextlib import contextmanager
@@ -251,6 +252,53 @@ def test_a_read_only_directory_without_a_cache_costs_one_warning(tmp_path, mount
             embedding = PretrainedFeatureExtractor(cache=directory).fit_transform(texts)
         assert len(caught) == 1
         assert (embedding == expected).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no rights by user on this system")
+def test_without_permission_every_question_says_so():
+    """As another user than the owner: root may do everything."""
+    script = """
+import os, sys
+from support.cached_rows import *
+from sktransfer import cache_clear, cache_info, set_cache_limit
+if not os.geteuid():
+    os.setgroups([])
+    os.setresgid(65534, 65534, 65534)
+    os.setresuid(65534, 65534, 65534)
+for call in (cache_info, cache_clear, lambda path: set_cache_limit(10**6, path)):
+    try:
+        print(call(sys.argv[1]).rows)
+    except PermissionError as error:
+        print(error)
+    except OSError as error:
+        print("OSError", error)
+"""
+    with tempfile.TemporaryDirectory() as parent:  # pytest's own may be entered by nobody else
+        directory = Path(parent) / "cache"
+        cache = DirectoryCache(directory)
+        cache.check()
+        cache.put_many(keys(5), rows_of(keys(5)))
+        os.chmod(parent, 0o755)
+        try:
+            os.chmod(directory, 0o555)
+            os.chmod(directory / FILE_NAME, 0o444)
+            counted, *refused = run_script(script, directory).splitlines()
+            assert counted == "5", "whoever may read may count"
+            assert refused[0].startswith(
+                f"[Errno 13] The cache can't be cleared in {str(directory)!r}: Permission denied"
+            )
+            assert refused[1].startswith(
+                f"OSError The limit can't be set in {str(directory)!r}: attempt to write a readonly"
+            )
+            os.chmod(directory, 0o000)
+            said = run_script(script, directory).splitlines()
+            for line in said[:2]:
+                assert line.startswith(
+                    f"[Errno 13] The cache can't be looked for in {str(directory)!r}: Permission denied"
+                )
+            assert f"The limit can't be set in {str(directory)!r}" in said[2]
+        finally:
+            os.chmod(directory, 0o755)
 
 
 def test_a_directory_that_cannot_be_made_costs_one_warning(tmp_path, texts):

@@ -1,7 +1,11 @@
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
 import pytest
 import torch
+from joblib.externals import loky
 
-from sktransfer.runtime.device import frozen_pass, resolve_device, resolve_precision
+from sktransfer.runtime.device import frozen_pass, resolve_device, resolve_precision, warn_of_shared_gpu
 
 CPU = torch.device("cpu")
 
@@ -57,3 +61,14 @@ def test_frozen_pass_makes_tensors_without_gradients_and_leaves_the_mode():
         out = torch.nn.Linear(4, 4)(torch.ones(2, 4))
     assert not out.requires_grad
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("kind", ["multiprocessing", "loky"])
+def test_processes_that_share_a_gpu_are_warned(kind, monkeypatch):
+    warn_of_shared_gpu(torch.device("cuda:0"))  # not in the main process
+    monkeypatch.setenv("PYTHONWARNINGS", "error::UserWarning")
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=spawn) if kind == "multiprocessing" else loky.ProcessPoolExecutor(1) as pool:
+        told = pool.submit(warn_of_shared_gpu, torch.device("cuda:0")).exception()
+        assert "Several processes train on cuda:0" in str(told) and "n_jobs=1" in str(told)
+        assert pool.submit(warn_of_shared_gpu, CPU).exception() is None

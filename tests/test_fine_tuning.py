@@ -1,0 +1,553 @@
+"""What FineTunedClassifier and FineTunedRegressor learn from, and what they give."""
+
+import copy
+import pickle
+import random
+import warnings
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse
+import torch
+from sklearn.base import clone
+from sklearn.datasets import make_classification, make_regression
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from support.networks import WORDS, save_tiny_bert, seeded
+from torch import nn
+
+from sktransfer import FineTunedClassifier, FineTunedRegressor, ModuleBackbone, PretrainedFeatureExtractor
+from sktransfer.training import probe
+
+
+def make_module():
+    return nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 7))
+
+
+def note_nothing(*args):
+    """Be a hook that can be pickled."""
+
+
+class WithDropout(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8))
+        self.second = nn.Sequential(nn.Dropout(0.5), nn.Linear(8, 7))
+
+    def forward(self, rows):
+        return self.second(torch.tanh(self.first(rows)))
+
+
+@pytest.fixture
+def backbone():
+    return ModuleBackbone(seeded(make_module), modality="table", name="small", stages=["0", "2", "4"])
+
+
+@pytest.fixture
+def table():
+    X, y = make_classification(60, 6, n_informative=4, n_classes=3, random_state=0)
+    return X, y
+
+
+def quick(backbone, make=FineTunedClassifier, **parameters):
+    return make(backbone, **{"freeze_depth": 1, "max_epochs": 3, "random_state": 0, **parameters})
+
+
+# Targets
+
+
+@pytest.mark.parametrize(
+    "labels", [["a", "bb", "c"], [-1, 5, 7], [0.0, 1.0, 2.0], pd.array(["x", "y", "z"], dtype="str")], ids=str
+)
+def test_labels_come_back_as_they_were(backbone, table, labels):
+    X, codes = table
+    y = np.asarray(labels)[codes]
+    model = quick(backbone).fit(X, y)
+    assert model.classes_.tolist() == sorted(set(labels))
+    assert set(model.predict(X)) <= set(y)
+    assert model.predict(X).dtype == y.dtype
+    shares = model.predict_proba(X)
+    np.testing.assert_allclose(shares.sum(1), 1)
+    np.testing.assert_array_equal(model.classes_[shares.argmax(1)], model.predict(X))
+    assert model.score(X, y) > 0.5
+
+
+def test_two_classes_have_one_score(backbone, table):
+    X, codes = table
+    y = codes > 0
+    model = quick(backbone).fit(X, y)
+    scores = model.decision_function(X)
+    assert scores.shape == (60,)
+    assert model.classes_.dtype == bool
+    np.testing.assert_array_equal(model.predict(X), scores > 0)
+    np.testing.assert_allclose(model.predict_proba(X)[:, 1], 1 / (1 + np.exp(-scores)))
+
+
+@pytest.mark.parametrize("container", [np.array, list, scipy.sparse.csr_array, pd.DataFrame])
+def test_several_labels_a_row(backbone, table, container):
+    X, codes = table
+    labels = np.column_stack([codes == 0, codes > 0, X[:, 0] > 0, np.ones(60)]).astype(int)
+    given = labels.tolist() if container is list else container(labels)
+    model = quick(backbone, max_epochs=10, learning_rate=0.01).fit(X, given)
+    assert len(model.classes_) == 4
+    assert model.predict_proba(X).shape == model.decision_function(X).shape == (60, 4)
+    predicted = model.predict(X)
+    assert set(np.unique(predicted)) <= {0, 1}
+    assert (predicted[:, 3] == 1).all()
+    assert (predicted == labels).mean() > 0.75
+    assert 0 <= model.score(X, labels) <= 1
+
+
+def test_numbers_in_their_own_units(backbone):
+    X, Y = make_regression(80, 6, n_targets=2, random_state=0)
+    Y = Y * [1.0, 1e4] + [0.0, 1e6]
+    model = quick(backbone, FineTunedRegressor, max_epochs=30, learning_rate=0.01).fit(X, Y)
+    assert model.predict(X).shape == Y.shape
+    assert model.score(X, Y) > 0.7
+    flat = quick(backbone, FineTunedRegressor).fit(X, Y[:, 1])
+    assert flat.predict(X).shape == (80,)
+    # Units don't matter for what is learnt.
+    other = quick(backbone, FineTunedRegressor).fit(X, Y[:, 1] / 1e4)
+    np.testing.assert_allclose(other.predict(X) * 1e4, flat.predict(X), rtol=1e-5)
+
+
+def test_a_constant_target_is_predicted(backbone, table):
+    model = quick(backbone, FineTunedRegressor).fit(table[0], np.full(60, 7.5))
+    np.testing.assert_allclose(model.predict(table[0]), 7.5, atol=1e-3)
+
+
+@pytest.mark.parametrize("make", [FineTunedClassifier, FineTunedRegressor])
+def test_a_column_is_flattened_with_a_warning(backbone, table, make):
+    X, y = table
+    with pytest.warns(UserWarning, match="column-vector"):
+        model = quick(backbone, make).fit(X, y[:, None])
+    np.testing.assert_allclose(model.predict(X), quick(backbone, make).fit(X, y).predict(X))
+    assert model.predict(X).shape == (60,)
+
+
+# Weights
+
+
+def test_a_weight_of_zero_removes_a_row_and_one_of_two_doubles_it(table):
+    X, y = table
+    counts = np.random.default_rng(0).integers(0, 3, 60)
+    for parameters in ({}, {"class_weight": "balanced"}, {"class_weight": {0: 3.0}}):
+        model = FineTunedClassifier(batch_size=1000, max_epochs=5, random_state=0, **parameters)
+        weighted = clone(model).fit(X, y, sample_weight=counts)
+        copied = clone(model).fit(np.repeat(X, counts, axis=0), np.repeat(y, counts))
+        np.testing.assert_allclose(weighted.predict_proba(X), copied.predict_proba(X), atol=1e-8)
+
+
+def test_weights_count_in_the_probe_the_training_and_the_validation(backbone, table):
+    X, y = table
+    weights = np.where(y == 0, 50.0, 1.0)
+    plain = quick(backbone).fit(X, y).predict_proba(X)[:, 0].mean()
+    assert quick(backbone).fit(X, y, sample_weight=weights).predict_proba(X)[:, 0].mean() > plain + 0.1
+    assert quick(backbone, class_weight={0: 50.0}).fit(X, y).predict_proba(X)[:, 0].mean() > plain + 0.1
+    np.testing.assert_allclose(
+        quick(backbone, class_weight={0: 50.0}).fit(X, y).predict_proba(X),
+        quick(backbone).fit(X, y, sample_weight=weights).predict_proba(X),
+    )
+    losses = [
+        quick(backbone).fit(X, y, X_val=X, y_val=y, sample_weight_val=given).history_[0]["valid_loss"]
+        for given in (None, np.ones(60), 7 * np.ones(60), weights)
+    ]
+    assert losses[0] == losses[1] == pytest.approx(losses[2])
+    assert losses[3] != pytest.approx(losses[0], rel=1e-3)
+
+
+def test_class_weights_of_the_training_rows_judge_the_validation_rows(backbone, table):
+    X, y = table
+    # Only two of the three classes are among the validation rows.
+    some = np.flatnonzero(y < 2)
+    model = quick(backbone, class_weight={0: 2.0, 2: 5.0}).fit(X, y, X_val=X[some], y_val=y[some])
+    weights = np.array([2.0, 1.0, 5.0])
+    given = quick(backbone).fit(X, y, weights[y], X_val=X[some], y_val=y[some], sample_weight_val=weights[y[some]])
+    assert [row["valid_loss"] for row in model.history_] == pytest.approx([row["valid_loss"] for row in given.history_])
+
+
+# Validation
+
+
+def test_the_start_competes_and_the_best_epoch_is_kept(backbone, table):
+    X, y = table
+    # A rate that does nothing but harm: the start is the best, and is what is kept.
+    model = quick(backbone, learning_rate=30.0, optimizer="sgd", n_iter_no_change=None, max_grad_norm=None)
+    model.fit(X[:40], y[:40], X_val=X[40:], y_val=y[40:])
+    assert [row["best"] for row in model.history_] == [True, False, False, False]
+    start = quick(backbone, max_epochs=0).fit(X[:40], y[:40])
+    np.testing.assert_allclose(model.predict_proba(X), start.predict_proba(X), atol=1e-6)
+
+
+def test_the_kept_weights_are_those_of_the_best_epoch(backbone, table):
+    X, y = table
+    model = quick(backbone, learning_rate=0.03, max_epochs=25, n_iter_no_change=None, head_init="random")
+    model.fit(X[:40], y[:40], X_val=X[40:], y_val=y[40:])
+    losses = [row["valid_loss"] for row in model.history_]
+    best = int(np.argmin(losses))
+    assert 0 < best < 25, "the test needs an epoch in between"
+    assert [row["epoch"] for row in model.history_ if row["best"]] == [best]
+    shares = model.predict_proba(X[40:])
+    assert -np.log(shares[np.arange(20), y[40:]]).mean() == pytest.approx(losses[best], rel=1e-5)
+
+
+def test_training_ends_when_nothing_gets_better(backbone, table):
+    X, y = table
+    model = quick(backbone, learning_rate=3.0, optimizer="sgd", n_iter_no_change=2, max_epochs=50)
+    model.fit(X[:40], y[:40], X_val=X[40:], y_val=y[40:])
+    best = next(row["epoch"] for row in model.history_ if row["best"])
+    assert model.n_epochs_ == best + 2 < 50
+    assert len(model.history_) == model.n_epochs_ + 1
+
+
+def test_early_stopping_is_automatic_from_a_thousand_rows_on(backbone):
+    X, y = make_classification(1000, 6, random_state=0)
+    model = quick(backbone, max_epochs=1, batch_size=256)
+    assert model.fit(X, y).history_[0]["valid_loss"] is not None
+    assert model.fit(X[1:], y[1:]).history_[0]["valid_loss"] is None
+    assert clone(model).set_params(early_stopping=False).fit(X, y).history_[0]["valid_loss"] is None
+    rare = np.where(np.arange(1000) < 3, 2, y)  # too rare to be on both sides
+    assert model.fit(X, rare).history_[0]["valid_loss"] is None
+
+
+@pytest.mark.parametrize("value", [True, np.True_, False, np.False_])
+def test_early_stopping_on_request(backbone, table, value):
+    model = quick(backbone, early_stopping=value, validation_fraction=0.2, max_epochs=1).fit(*table)
+    assert (model.history_[0]["valid_loss"] is not None) == bool(value)
+
+
+def test_the_probe_sees_the_training_part_only(backbone, table, monkeypatch):
+    X, y = table
+    seen = []
+    fit_probe = probe.fit_probe
+
+    def noting(vectors, *args):
+        seen.append(len(vectors))
+        return fit_probe(vectors, *args)
+
+    monkeypatch.setattr("sktransfer.training.tuning.fit_probe", noting)
+    quick(backbone, early_stopping=True, validation_fraction=15).fit(X, y)
+    quick(backbone).fit(X[:50], y[:50], X_val=X[50:], y_val=y[50:])
+    assert seen == [45, 50]
+
+
+def test_a_search_cuts_validation_rows_of_the_length_of_X(backbone, table):
+    X, y = table
+    sizes = []
+
+    class Noting(FineTunedClassifier):
+        def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
+            sizes.append((len(X), len(X_val)))
+            return super().fit(X, y, sample_weight, X_val=X_val, y_val=y_val)
+
+    Noting.__init__ = FineTunedClassifier.__init__
+    search = GridSearchCV(quick(backbone, Noting, max_epochs=1), {"freeze_depth": [1]}, cv=3, refit=False)
+    search.fit(X, y, X_val=X[:20], y_val=y[:20])
+    assert sizes == [(40, 20)] * 3
+    sizes.clear()
+    search.fit(X, y, X_val=X, y_val=y)
+    assert sizes == [(40, 40)] * 3
+
+
+# The caller's things
+
+
+def state_of_everything():
+    return (
+        random.getstate(),
+        [part.tolist() if isinstance(part, np.ndarray) else part for part in np.random.get_state()],
+        torch.random.get_rng_state().tolist(),
+        torch.is_grad_enabled(),
+        torch.is_inference_mode_enabled(),
+        torch.get_num_threads(),
+        torch.get_float32_matmul_precision(),
+        torch.get_default_dtype(),
+        list(warnings.filters),
+    )
+
+
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_the_module_the_rows_and_global_state_stay_as_they_were(table, head):
+    module = seeded(WithDropout).train()
+    module.first[0].weight.requires_grad_(False)
+    module.second.register_forward_hook(note_nothing)
+    hooks = list(module.second._forward_hooks)
+    state = copy.deepcopy(module.state_dict())
+    grads = [one.requires_grad for one in module.parameters()]
+    X, y = table
+    weights = np.linspace(0, 2, 60)
+    given = [part.copy() for part in (X, y, weights)]
+    for part in (X, y, weights):
+        part.flags.writeable = False
+    before = state_of_everything()
+    for depth in (0, 1, "all"):
+        model = quick(ModuleBackbone(module, modality="table"), freeze_depth=depth, head=head, stability_every=1)
+        model.fit(X, y, sample_weight=weights).predict(X)
+        pickle.loads(pickle.dumps(model)).transform(X)
+    assert state_of_everything() == before
+    for part, was in zip((X, y, weights), given, strict=True):
+        np.testing.assert_array_equal(part, was)
+    assert all(torch.equal(value, state[name]) for name, value in module.state_dict().items())
+    assert all(submodule.training for submodule in module.modules())
+    assert [one.requires_grad for one in module.parameters()] == grads
+    assert all(one.grad is None for one in module.parameters())
+    assert list(module.second._forward_hooks) == hooks
+
+
+def test_a_head_of_the_users_stays_as_it_was(backbone, table):
+    head = seeded(lambda: nn.Sequential(nn.Linear(7, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)))
+    state = copy.deepcopy(head.state_dict())
+    model = quick(backbone, head=head, max_epochs=2).fit(*table)
+    assert all(torch.equal(value, state[name]) for name, value in head.state_dict().items())
+    assert head.training
+    assert not torch.equal(model._network.head[0].weight, head[0].weight)
+
+
+def test_gradients_that_a_caller_has_switched_off(backbone, table):
+    wanted = quick(backbone).fit(*table).predict_proba(table[0])
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            np.testing.assert_array_equal(quick(backbone).fit(*table).predict_proba(table[0]), wanted)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"head_init": "random"}, {"head": "mlp"}, {"early_stopping": True}])
+def test_the_seed_decides_the_result(tmp_path, parameters):
+    bert = save_tiny_bert(tmp_path, hidden_dropout_prob=0.3)
+    texts = [" ".join(np.random.default_rng(i).choice(WORDS, 5)) for i in range(30)]
+    y = np.arange(30) % 2
+
+    def scores(seed):
+        torch.manual_seed(np.random.randint(1000))
+        model = FineTunedClassifier(bert, freeze_depth=0, max_epochs=2, batch_size=8, random_state=seed, **parameters)
+        return model.fit(texts, y).decision_function(texts)
+
+    np.testing.assert_array_equal(scores(0), scores(0))
+    assert np.abs(scores(0) - scores(1)).max() > 1e-6
+    one, other = np.random.RandomState(3), np.random.RandomState(3)
+    np.testing.assert_array_equal(scores(one), scores(other))
+    # A generator is drawn from, so that the next fit is another one.
+    assert np.abs(scores(one) - scores(3)).max() > 1e-6
+
+
+def test_random_labels_are_guessed_at_chance_whatever_was_fitted_before():
+    generator = np.random.default_rng(0)
+    X, y = generator.normal(size=(60, 6)), generator.integers(0, 2, 60)
+    module = seeded(make_module)
+    backbone = ModuleBackbone(module, modality="table", name="shared")
+    model = FineTunedClassifier(
+        backbone,
+        freeze_depth=0,
+        max_epochs=80,
+        learning_rate=0.03,
+        backbone_lr_ratio=1.0,
+        layer_decay=1.0,
+        random_state=0,
+    )
+    assert model.fit(X, y).score(X, y) > 0.95, "it must be able to learn the labels by heart"
+    fresh = cross_val_score(clone(model), X, y, cv=5)
+    assert abs(fresh.mean() - 0.5) < 0.15
+    np.testing.assert_array_equal(cross_val_score(model, X, y, cv=5), fresh)
+    # Even with warm_start, since clones don't know what was learnt.
+    np.testing.assert_array_equal(cross_val_score(model.set_params(warm_start=True), X, y, cv=5), fresh)
+
+
+# Fits on top of fits
+
+
+def test_warm_start_goes_on(backbone, table):
+    X, y = table
+    once = quick(backbone, warm_start=True, lr_scheduler="constant", learning_rate=0.01).fit(X, y)
+    first = once.predict_proba(X)
+    loss = once.history_[-1]["train_loss"]
+    once.fit(X, y)
+    assert once.history_[1]["train_loss"] < loss
+    assert np.abs(once.predict_proba(X) - first).max() > 1e-4
+    assert [step["step"] for step in once.lineage_] == ["pretrained", "fine-tuned", "fine-tuned"]
+    # No epochs: what there was, exactly.
+    before = once.predict_proba(X)
+    np.testing.assert_allclose(once.set_params(max_epochs=0).fit(X, y).predict_proba(X), before, atol=1e-6)
+    for depth in (0, 2, "all"):
+        once.set_params(freeze_depth=depth, max_epochs=0).fit(X, y)
+        np.testing.assert_allclose(once.predict_proba(X), before, atol=1e-6)
+        assert [stage.frozen for stage in once.stages_] == [
+            place < (3 if depth == "all" else depth) for place in range(3)
+        ]
+    cold = once.set_params(warm_start=False, max_epochs=3, freeze_depth=1).fit(X, y)
+    np.testing.assert_allclose(cold.predict_proba(X), first, atol=1e-6)
+
+
+def test_warm_start_of_fewer_classes_keeps_them_all_and_unseen_ones_are_refused(backbone, table):
+    X, y = table
+    model = quick(backbone, warm_start=True).fit(X, y)
+    model.fit(X[y < 2], y[y < 2])
+    assert model.classes_.tolist() == [0, 1, 2]
+    before = model.predict_proba(X)
+    with pytest.raises(ValueError, match=r"classes that the fit has not seen: 3, 4. The classes are 0, 1, 2"):
+        model.fit(X, y + 2)
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+
+
+def test_warm_start_of_an_untrained_network_goes_on_with_all_stages(table):
+    X, y = table
+    model = FineTunedClassifier(warm_start=True, max_epochs=3, random_state=0).fit(X, y)
+    rates = [stage.learning_rate for stage in model.stages_]
+    model.fit(X, y)
+    assert [stage.learning_rate for stage in model.stages_] == rates == [1e-3] * len(rates)
+    assert not any(stage.frozen for stage in model.stages_)
+
+
+@pytest.mark.parametrize("depth", [0, 1, "all"])
+@pytest.mark.parametrize("head", ["linear", "mlp"])
+def test_copies_predict_the_same(backbone, table, depth, head, tmp_path):
+    X, y = table
+    model = quick(backbone, freeze_depth=depth, head=head).fit(X, y)
+    joblib.dump(model, tmp_path / "model")
+    for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), joblib.load(tmp_path / "model")):
+        np.testing.assert_array_equal(other.predict_proba(X), model.predict_proba(X))
+        np.testing.assert_array_equal(other.transform(X), model.transform(X))
+        assert other.lineage_ == model.lineage_
+        assert [row["epoch"] for row in other.history_] == [row["epoch"] for row in model.history_]
+    cloned = clone(model)
+    assert not hasattr(cloned, "history_")
+    np.testing.assert_array_equal(cloned.fit(X, y).predict_proba(X), model.predict_proba(X))
+
+
+@pytest.mark.parametrize("kind", ["text", "image", "series", "table"])
+def test_pickles_of_all_kinds_of_rows(kind, tmp_path):
+    y = np.arange(6) % 2
+    generator = np.random.default_rng(0)
+    X, name = {
+        "text": (["how do i", "reset", "my card", "thanks a", "late again", "pin"], save_tiny_bert(tmp_path)),
+        "image": (generator.integers(0, 256, (6, 8, 8)).astype(np.uint8), "image-resnet"),
+        "series": (generator.normal(size=(6, 2, 20)), "series-cnn"),
+        "table": (pd.DataFrame({"a": generator.normal(size=6), "b": list("xyxyxz")}), "auto"),
+    }[kind]
+    model = FineTunedClassifier(name, freeze_depth=-1, max_epochs=2, random_state=0, cache=None).fit(X, y)
+    other = pickle.loads(pickle.dumps(model))
+    np.testing.assert_allclose(other.predict_proba(X), model.predict_proba(X), atol=1e-7)
+    assert model.modality_ == other.modality_ == kind
+
+
+def test_the_tuned_embedding_and_its_names(backbone, table):
+    X, y = table
+    frame = pd.DataFrame(X, columns=list("abcdef"))
+    model = quick(backbone).fit(frame, y)
+    assert model.feature_names_in_.tolist() == list("abcdef")
+    assert model.get_feature_names_out().tolist() == [f"finetunedclassifier{i}" for i in range(7)]
+    made = model.set_output(transform="pandas").transform(frame)
+    assert isinstance(made, pd.DataFrame)
+    assert made.shape == (60, 7)
+    assert (made.dtypes == np.float32).all()
+    tuned = model.__sktransfer_backbone__().network_to_read()
+    with torch.no_grad():
+        wanted = tuned(torch.from_numpy(X).float()).numpy()
+    np.testing.assert_allclose(made.to_numpy(), wanted, atol=1e-5)
+    pipeline = make_pipeline(quick(backbone), LogisticRegression()).fit(X, y)
+    assert pipeline.score(X, y) > 0.5
+
+
+def test_a_tuned_network_is_the_source_of_another(backbone, table):
+    X, y = table
+    source = quick(backbone, learning_rate=0.01).fit(X, y)
+    extractor = PretrainedFeatureExtractor(source).fit(X)
+    np.testing.assert_allclose(extractor.transform(X), source.transform(X), atol=1e-5)
+    weights = copy.deepcopy(source._network.state_dict())
+    target = quick(source, freeze_depth=2).fit(X[:30], np.where(X[:30, 0] > 0, "up", "down"))
+    assert target.classes_.tolist() == ["down", "up"]
+    numbers = quick(target, FineTunedRegressor).fit(X, X[:, 0])
+    assert numbers.predict(X).shape == (60,)
+    steps = [(step["step"], step.get("estimator"), step.get("targets")) for step in numbers.lineage_]
+    assert steps == [
+        ("pretrained", None, None),
+        ("fine-tuned", "FineTunedClassifier", "classes"),
+        ("fine-tuned", "FineTunedClassifier", "classes"),
+        ("fine-tuned", "FineTunedRegressor", "numbers"),
+    ]
+    assert [step.get("freeze_depth") for step in numbers.lineage_] == [None, 1, 2, 1]
+    assert all(torch.equal(value, weights[name]) for name, value in source._network.state_dict().items())
+    # A frozen stage of the source is the source's, not that of the network it came from.
+    frozen = quick(source, freeze_depth="all").fit(X, y)
+    np.testing.assert_allclose(frozen.transform(X), source.transform(X), atol=1e-5)
+    search = GridSearchCV(quick(source, max_epochs=1), {"freeze_depth": [1, "all"]}, cv=2).fit(X, y)
+    assert search.best_estimator_.backbone is source
+
+
+def test_lineage_of_an_untrained_network_says_so(table):
+    model = FineTunedClassifier(max_epochs=2, random_state=0).fit(*table)
+    assert [step["step"] for step in model.lineage_] == ["untrained", "fine-tuned"]
+    assert model.lineage_[1] | {"n_epochs": 2, "n_samples": 60} == model.lineage_[1]
+
+
+# What can't be right
+
+
+@pytest.mark.parametrize(
+    "match, change",
+    [
+        ("only one class, 0", {"y": np.zeros(60, int)}),
+        ("single row.*early_stopping=False", {"y": np.r_[9, np.zeros(30), np.ones(29)], "early_stopping": True}),
+        ("inconsistent numbers of samples", {"y": np.zeros(59)}),
+        ("NaN", {"y": np.r_[np.nan, np.zeros(30), np.ones(29)]}),
+        ("infinity", {"y": np.r_[np.inf, np.zeros(30), np.ones(29)]}),
+        ("Unknown label type", {"y": np.linspace(0, 1.5, 60)}),
+        ("MultiOutputClassifier", {"y": np.column_stack([np.arange(60) % 3, np.arange(60) % 4])}),
+        (r"freeze_depth must be .* The 3 stages are: 0, 2, 4. Got 7", {"freeze_depth": 7}),
+        (r"freeze_depth must be .* Got 1.5", {"freeze_depth": 1.5}),
+        (r"Use 0 to train all of them", {"freeze_depth": None}),
+        ("optimizer.*adamw.*Got 'lion'", {"optimizer": "lion"}),
+        ("lr_scheduler.*cosine.*Got 'step'", {"lr_scheduler": "step"}),
+        ("validation_fraction", {"validation_fraction": 1.0}),
+        ("learning_rate", {"learning_rate": 0.0}),
+        ("classes that the fit has not seen: 5", {"X_val": np.zeros((2, 6)), "y_val": [0, 5]}),
+        ("belong together", {"X_val": np.zeros((2, 6))}),
+        ("without X_val", {"sample_weight_val": [1.0]}),
+        ("early_stopping=False", {"X_val": np.zeros((2, 6)), "y_val": [0, 1], "early_stopping": False}),
+        ("[Nn]egative", {"sample_weight": np.r_[-1.0, np.ones(59)]}),
+        ("[Zz]ero", {"sample_weight": np.zeros(60)}),
+        ("sample_weight.shape", {"sample_weight": np.ones(59)}),
+        ("classes, which must all be on both sides", {"early_stopping": True, "validation_fraction": 2}),
+        ("The head Linear can't read embeddings", {"head": nn.Linear(3, 3)}),
+        (r"The head Linear gives an output of shape \(2, 5\)", {"head": nn.Linear(7, 5)}),
+        ("source_probe", {"source_probe": (1, 2, 3), "stability_every": 1}),
+        ("backbone__|not a valid|is for texts", {"max_length": 3}),
+    ],
+)
+def test_bad_input_is_refused_with_words_that_help(backbone, table, match, change):
+    X, y = table
+    fit_names = ("y", "sample_weight", "X_val", "y_val", "sample_weight_val")
+    given = {"y": y, **{name: value for name, value in change.items() if name in fit_names}}
+    model = quick(backbone, **{name: value for name, value in change.items() if name not in fit_names})
+    with pytest.raises((ValueError, TypeError), match=match):
+        model.fit(X, **given)
+    assert not hasattr(model, "history_")
+
+
+def test_a_head_that_makes_no_module(backbone, table):
+    with pytest.raises(TypeError, match="has to return a torch.nn.Module"):
+        quick(backbone, head=lambda n_features, n_outputs: "linear").fit(*table)
+
+
+def test_a_failed_fit_leaves_a_fitted_estimator_as_it_was(backbone, table):
+    X, y = table
+    model = quick(backbone).fit(X, y)
+    before, history = model.predict_proba(X), model.history_
+    with pytest.raises(ValueError, match="only one class"):
+        model.fit(X, np.zeros(60))
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+    assert model.history_ is history
+
+
+def test_validation_rows_of_another_width_are_refused(backbone, table):
+    X, y = table
+    for name in (backbone, "auto"):
+        with pytest.raises(ValueError, match="6|feature|column"):
+            quick(name).fit(X, y, X_val=np.zeros((3, 5)), y_val=[0, 1, 2])
+
+
+def test_a_fitted_scikit_learn_model_has_no_network_to_tune(table):
+    X, y = table
+    with pytest.raises((ValueError, TypeError)):
+        quick(LogisticRegression().fit(X, y)).fit(X, y)

@@ -1,0 +1,140 @@
+"""From a backbone to a tuned network: heads, starts, interrupts, memory that runs out."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.datasets import make_classification
+from support.networks import seeded
+from torch import nn
+
+from sktransfer import FineTunedClassifier, ModuleBackbone
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 7)
+
+    def forward(self, rows):
+        return self.third(torch.tanh(self.second(torch.tanh(self.first(rows)))))
+
+
+@pytest.fixture
+def backbone():
+    return ModuleBackbone(seeded(Network), modality="table", stages=["first", "second", "third"], name="three")
+
+
+@pytest.fixture
+def table():
+    return make_classification(60, 6, n_informative=4, n_classes=3, random_state=0)
+
+
+def quick(backbone, **parameters):
+    return FineTunedClassifier(backbone, **{"freeze_depth": 1, "max_epochs": 3, "random_state": 0, **parameters})
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        "mlp",
+        nn.Sequential(nn.Linear(7, 9), nn.BatchNorm1d(9), nn.ReLU(), nn.Linear(9, 3)),
+        lambda n_features, n_outputs: nn.Sequential(nn.Linear(n_features, 9), nn.GELU(), nn.Linear(9, n_outputs)),
+        nn.Linear,
+    ],
+    ids=["mlp", "module", "function", "class"],
+)
+@pytest.mark.parametrize("depth", [1, "all"])
+def test_heads(backbone, table, head, depth):
+    X, y = table
+    model = quick(backbone, head=head, freeze_depth=depth, max_epochs=15, learning_rate=0.01).fit(X, y)
+    assert model.score(X, y) > 0.6
+    assert model.n_epochs_ == 15
+
+
+def test_the_head_starts_as_the_probe_of_standardised_embeddings(backbone, table):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    from sktransfer import PretrainedFeatureExtractor
+    from sktransfer.training.probe import PROBE_C
+
+    X, y = table
+    wanted = make_pipeline(
+        PretrainedFeatureExtractor(backbone), StandardScaler(), LogisticRegression(C=PROBE_C / 7, max_iter=1000)
+    ).fit(X, y)
+    for depth in (0, 1, "all"):
+        model = quick(backbone, freeze_depth=depth, max_epochs=0).fit(X, y)
+        np.testing.assert_allclose(model.predict_proba(X), wanted.predict_proba(X), atol=1e-4)
+
+
+def test_a_random_head_starts_near_even(backbone, table):
+    shares = quick(backbone, head_init="random", max_epochs=0).fit(*table).predict_proba(table[0])
+    assert np.abs(shares - 1 / 3).max() < 0.1
+
+
+def test_an_interrupt_while_the_head_is_trained_ends_it_all(backbone, table):
+    def press(module, args):
+        if torch.is_grad_enabled() and module.training:
+            raise KeyboardInterrupt
+
+    def make_head(n_features, n_outputs):
+        head = nn.Linear(n_features, n_outputs)
+        head.register_forward_pre_hook(press)
+        return head
+
+    with pytest.warns(UserWarning, match="interrupted") as told:
+        model = quick(backbone, head=make_head).fit(*table)
+    assert len([one for one in told if "interrupted" in str(one.message)]) == 1
+    assert model.n_epochs_ == 0
+    assert model.predict(table[0]).shape == (60,)
+
+
+def test_an_interrupt_leaves_a_usable_estimator(backbone, table):
+    steps = []
+
+    class Head(nn.Linear):
+        def forward(self, vectors):
+            if self.training and torch.is_grad_enabled():
+                steps.append(1)
+                if len(steps) == 5:
+                    raise KeyboardInterrupt
+            return super().forward(vectors)
+
+    model = quick(backbone, head=Head, head_init="random", batch_size=30, max_epochs=9)
+    with pytest.warns(UserWarning, match="interrupted in epoch 3 of 9; the weights are those of epoch 2"):
+        model.fit(*table)
+    assert model.n_epochs_ == 2
+    assert model.score(*table) > 0.3
+    assert model.transform(table[0]).shape == (60, 7)
+
+
+def test_a_rate_that_is_far_too_high_ends_with_the_best_weights(backbone, table):
+    X, y = table
+    model = quick(
+        backbone, learning_rate=1e30, optimizer="sgd", max_grad_norm=None, max_epochs=20, n_iter_no_change=None
+    )
+    with pytest.warns(UserWarning, match="NaN or infinite in epoch .* Try a smaller learning_rate"):
+        model.fit(X[:40], y[:40], X_val=X[40:], y_val=y[40:])
+    start = quick(backbone, max_epochs=0).fit(X[:40], y[:40])
+    np.testing.assert_allclose(model.predict_proba(X), start.predict_proba(X), atol=1e-6)
+
+
+def test_a_batch_that_does_not_fit_gives_the_same_estimator(table):
+    class Scarce(nn.Linear):
+        most = None
+
+        def forward(self, rows):
+            if self.most is not None and self.training and len(rows) > self.most:
+                raise torch.OutOfMemoryError(f"{len(rows)} rows")
+            return super().forward(rows)
+
+    X, y = table
+    made = []
+    for most in (None, 5):
+        module = seeded(Network)
+        module.third = seeded(lambda: Scarce(8, 7))
+        module.third.most = most
+        backbone = ModuleBackbone(module, modality="table", stages=["first", "second", "third"], name=f"most {most}")
+        made.append(quick(backbone).fit(X, y).predict_proba(X))
+    np.testing.assert_allclose(made[1], made[0], atol=1e-5)
