@@ -2,10 +2,11 @@
 
     python -m benchmarks.compare_fine_tuning_search --data ../shared/data
 
-Three depths, two rates, three folds and a refit, over texts of all 77 classes of Banking77 and all-MiniLM-L6-v2. The peer is what one
-writes with skorch: its tokenizer in a pipeline, padding to the longest of these texts, and a module with frozen layers. "Equal work" has
-the same epochs, batches, folds, optimizer, rates and pooling on both sides, and a head that starts at random. "Defaults" adds what this
-package does by itself: the probe, warm-up, cosine and clipping. Our cache is emptied before each search.
+Three depths, two rates, three folds and a refit, over texts of all 77 classes of Banking77 and all-MiniLM-L6-v2. The peer
+is what one writes with skorch: its tokenizer in a pipeline, padding to the longest of these texts, and a module with frozen
+layers. "Equal work" has the same epochs, batches, folds, optimizer, rates and pooling on both sides, and a head that starts
+at random. "Defaults" adds what this package does by itself: the probe, warm-up, cosine and clipping. Our cache is emptied
+before each search.
 """
 
 from __future__ import annotations
@@ -96,6 +97,7 @@ class FrozenMiniLM(nn.Module):
             layer.requires_grad_(True)
 
     def train(self, mode: bool = True) -> FrozenMiniLM:
+        """Put what is not frozen into training mode."""
         super().train(mode)
         self.encoder.eval()
         for layer in self.open:
@@ -103,6 +105,7 @@ class FrozenMiniLM(nn.Module):
         return self
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **unused: torch.Tensor) -> torch.Tensor:
+        """Return the scores of classes."""
         hidden = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         mask = attention_mask.unsqueeze(2).to(hidden.dtype)
         pooled = (hidden * mask).sum(1) / mask.sum(1)

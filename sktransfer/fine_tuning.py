@@ -1090,6 +1090,7 @@ class FineTunedRegressor(RegressorMixin, _FineTuned):
 
     def _checked_y(self, y: Any) -> np.ndarray:
         checked = _check_y(y, multi_output=True, y_numeric=True, estimator=self)
+        assert_all_finite(checked, input_name="y")  # None in an array of objects has become NaN
         if checked.ndim == 2 and checked.shape[1] == 1:
             checked = column_or_1d(checked, warn=True)
         return checked.astype(np.float64)

@@ -668,7 +668,7 @@ def test_a_network_that_gives_nan_names_the_row(images):
             return pixels.mean((1, 2)) / pixels.sum((1, 2, 3)).unsqueeze(1)
 
     images[4] = 0
-    with pytest.raises(ValueError, match="NaN or infinity for 1 row.*row 4"):
+    with pytest.raises(ValueError, match="NaN or infinity for row 4"):
         PretrainedFeatureExtractor(Divides()).fit_transform(images)
 
 

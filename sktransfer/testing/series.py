@@ -86,7 +86,9 @@ def _rhythm(topic: int, seed: int) -> np.ndarray:
     random = np.random.default_rng(seed)
     time = np.arange(_LENGTH) + random.integers(12)
     shape = [np.sin(time / 4), np.sign(np.sin(time * 1.3)), random.normal(size=_LENGTH)][topic]
-    return np.stack([shape, np.roll(shape, 3) * 0.5 + topic]) + random.normal(scale=0.1, size=(2, _LENGTH))
+    made = np.stack([shape, np.roll(shape, 3) * 0.5 + topic]) + random.normal(scale=0.1, size=(2, _LENGTH))
+    # Values that float32 holds exactly: what is learned from an array of them is not to differ by their rounding.
+    return made.astype(np.float32).astype(np.float64)
 
 
 def _lists(rows: list[Any]) -> list[Any]:

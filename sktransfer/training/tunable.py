@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from sktransfer.backbones.backbone import main_tensor, outputs_of
+from sktransfer.backbones.backbone import explained, main_tensor, outputs_of
 from sktransfer.backbones.pooling import pool
 from sktransfer.backbones.preparation import Preparation
 from sktransfer.backbones.stages import Stage
@@ -127,14 +127,15 @@ class TunableNetwork(nn.Module):
         assert self.suffix is not None and chunk.inputs is not None
         inputs = chunk.inputs
         if layers is None:
-            output = self.suffix(chunk.activation, *inputs.args, **inputs.kwargs)
+            with explained(backbone.name, inputs):
+                output = self.suffix(chunk.activation, *inputs.args, **inputs.kwargs)
             modes = self.cut.pooling
             outputs = [main_tensor(output) if modes is not None else backbone.read_output(output)]
             modes = modes or backbone.pooling
         else:
             trained = [layer for layer in layers if layer not in self.cut.frozen_layers]
             boundaries = [backbone.stages[layer].modules[-1] for layer in trained]
-            with self.suffix.feed.holding(chunk.activation):  # type: ignore[union-attr,operator]
+            with explained(backbone.name, inputs), self.suffix.feed.holding(chunk.activation):  # type: ignore[union-attr,operator]
                 outputs = outputs_of(self.suffix.network, boundaries, inputs)  # type: ignore[arg-type]
             modes = self.cut.pooling or backbone.layer_pooling
         pooled = [pool(one, inputs.mask, modes, backbone.channels_last, backbone.time_last) for one in outputs]
