@@ -7,6 +7,9 @@ is what one writes with skorch: its tokenizer in a pipeline, padding to the long
 layers. "Equal work" has the same epochs, batches, folds, optimizer, rates and pooling on both sides, and a head that starts
 at random. "Defaults" adds what this package does by itself: the probe, warm-up, cosine and clipping. Our cache is emptied
 before each search.
+
+A head that starts at random on vectors of unit length learns next to nothing in so few steps at this package's usual rates, so
+equal work has larger ones for the head, on both sides, and the usual ones for the layers.
 """
 
 from __future__ import annotations
@@ -39,9 +42,10 @@ DEPTHS = ["all", -1, -2]
 RATES = [3e-3, 1e-2]
 RATIO = 0.01
 ASKED = {"equal work": 6.0, "defaults": 4.0}
+Rows = tuple[pd.Series, np.ndarray]
 
 
-def load_rows(data: Path, rows_per_class: int) -> tuple[pd.Series, np.ndarray]:
+def load_rows(data: Path, rows_per_class: int) -> Rows:
     """Return texts of every class, and the number of the class of each."""
     frame = pd.read_csv(data / "banking77" / "train.csv", keep_default_na=False)
     frame = frame.groupby("category").sample(rows_per_class, random_state=0).sample(frac=1, random_state=0)
@@ -141,7 +145,7 @@ def search_peer(texts: pd.Series, labels: np.ndarray, epochs: int) -> GridSearch
         return search(Pipeline([("tokens", tokenizer), ("clf", net)]), grid, texts, labels)
 
 
-def scores_of(made: GridSearchCV) -> dict[tuple[Any, float], float]:
+def scores_of(made: GridSearchCV) -> dict[tuple[Any, int], float]:
     """Return the mean test score of each depth and rate, the rate by its place."""
     found = {}
     rates = sorted({_one(setting, "learning_rate", "lr") for setting in made.cv_results_["params"]})
@@ -155,24 +159,32 @@ def _one(setting: dict[str, Any], *ends: str) -> Any:
     return next(value for name, value in setting.items() if name.split("__")[-1] in ends)
 
 
-def compare(texts: pd.Series, labels: np.ndarray, epochs: int, n_pairs: int) -> Comparison:
-    """Hold the scores against each other, then time the sides in turn."""
-    sides: dict[str, Callable[[], GridSearchCV]] = {
-        PEER: partial(search_peer, texts, labels, epochs),
-        "equal work": partial(search_ours, texts, labels, epochs, defaults=False),
-        "defaults": partial(search_ours, texts, labels, epochs, defaults=True),
+def compare(texts: pd.Series, labels: np.ndarray, few: Rows, epochs: int, n_pairs: int) -> Comparison:
+    """Warm the sides up on a few rows, time them in turn, and hold their scores against each other."""
+    searches: dict[str, Callable[..., GridSearchCV]] = {
+        PEER: search_peer,
+        "equal work": partial(search_ours, defaults=False),
+        "defaults": partial(search_ours, defaults=True),
     }
-    scores = {name: scores_of(side()) for name, side in sides.items()}  # warms them up, too
+    scores: dict[str, dict[tuple[Any, int], float]] = {}
+
+    def run(name: str) -> None:
+        scores[name] = scores_of(searches[name](texts, labels, epochs))
+
+    for one in searches.values():
+        one(*few, 1)
+    seconds = time_in_turn({name: partial(run, name) for name in searches}, n_rounds=n_pairs)
     gaps = [scores["equal work"][key] - scores[PEER][key] for key in scores[PEER]]
     checks = [
-        Check("mean difference of mean test scores, equal work - skorch", float(np.mean(gaps))),
+        # The heads of the two sides start at different random weights.
+        Check("difference of the average of mean test scores, equal work", abs(float(np.mean(gaps))), "at most", 0.03),
         Check("largest difference of a mean test score, equal work", float(np.abs(gaps).max())),
         *(Check(f"best mean test score, {name}", max(found.values())) for name, found in scores.items()),
     ]
     return Comparison(
         title="GridSearchCV over fine-tuning of all-MiniLM-L6-v2",
         unit="searches",
-        seconds=time_in_turn(sides, n_rounds=n_pairs),
+        seconds=seconds,
         contests=[Contest(name, PEER, asked) for name, asked in ASKED.items()],
         checks=checks,
         settings={
@@ -194,8 +206,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     disable_progress_bar()  # which shows each time that the peer loads the network
     texts, labels = load_rows(options.data, options.rows_per_class)
+    few = load_rows(options.data, N_FOLDS)
     machine = begin("Searching", ["skorch"], "cpu")
-    return finish(compare(texts, labels, options.epochs, options.pairs), options, machine)
+    return finish(compare(texts, labels, few, options.epochs, options.pairs), options, machine)
 
 
 if __name__ == "__main__":
