@@ -153,6 +153,52 @@ def test_a_search_encodes_each_text_once_where_the_peer_does_for_every_fold(data
     assert difference["value"] == 0
 
 
+def test_a_search_over_fine_tuning_scores_every_candidate_on_all_sides(data, tmp_path):
+    from benchmarks import compare_fine_tuning_search
+
+    path = tmp_path / "result.json"
+    arguments = ["--data", str(data), "--pairs", "1", "--json", str(path), "--rows-per-class", "3", "--classes", "3"]
+    assert compare_fine_tuning_search.main([*arguments, "--epochs", "2"]) == 0
+    result = json.loads(path.read_text())
+    assert result["settings"]["texts"] == 9 and set(result["sides"]) == {"skorch", "equal work", "defaults"}
+    scores = {check["what"]: check["value"] for check in result["checks"] if check["what"].startswith("best")}
+    assert len(scores) == 3
+    assert scores["best mean test score, defaults"] > 1 / 3  # of three intents
+
+
+def test_the_peer_trains_the_layers_behind_the_frozen_ones_and_nothing_else():
+    from benchmarks.compare_fine_tuning_search import FrozenMiniLM
+
+    module = FrozenMiniLM(3, -2).train()
+    n_layers = len(module.encoder.encoder.layer)
+    trained = {
+        name.split(".")[3] for name, one in module.named_parameters() if name[:7] == "encoder" and one.requires_grad
+    }
+    assert trained == {str(n_layers - 2), str(n_layers - 1)}
+    assert module.encoder.encoder.layer[-1].training and not module.encoder.encoder.layer[-3].training
+
+
+def test_fine_tuning_is_evaluated_next_to_the_other_ways(data, tmp_path, capsys):
+    from benchmarks import evaluate_fine_tuning
+
+    path = tmp_path / "result.json"
+    arguments = ["--data", str(data), "--task", "heart-cleveland-va-50", "--seeds", "2", "--json", str(path)]
+    assert evaluate_fine_tuning.main([*arguments, "--set", "max_epochs=2", "--scratch-epochs", "2"]) == 0
+    ways = json.loads(path.read_text())["tasks"]["heart-cleveland-va-50"]["ways"]
+    assert list(ways) == list(evaluate_fine_tuning.WAYS)
+    assert all(len(one["scores"]) == 2 and 0 < one["mean"] < 1 for one in ways.values())
+    assert 0 < ways["tuned"]["weight_change"] < ways["naive"]["weight_change"]
+    assert "tuned - probe" in capsys.readouterr().out
+
+
+def test_an_unknown_task_is_told_with_those_there_are(data, capsys):
+    from benchmarks import evaluate_fine_tuning
+
+    with pytest.raises(SystemExit):
+        evaluate_fine_tuning.main(["--data", str(data), "--task", "hearts"])
+    assert "no task is called hearts; there are series-Lightning2-Lightning7" in capsys.readouterr().err
+
+
 def test_the_rows_to_stream_are_distinct_and_readable(data, tmp_path):
     from PIL import Image
 
@@ -204,7 +250,9 @@ def test_memory_is_watched_while_other_code_runs():
     assert peak.value - before > 40_000_000
 
 
-@pytest.mark.parametrize("name", [*COMMANDS, "compare_search", "compare_memory"])
+@pytest.mark.parametrize(
+    "name", [*COMMANDS, "compare_search", "compare_memory", "compare_fine_tuning_search", "evaluate_fine_tuning"]
+)
 def test_every_comparison_explains_itself(name, capsys):
     module = importlib.import_module(f"benchmarks.{name}")
     with pytest.raises(SystemExit) as stopped:
