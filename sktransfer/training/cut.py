@@ -64,10 +64,9 @@ class Cut:
 
     def readout(self, layers: Sequence[int] | None = None) -> Readout:
         """Say what the frozen network gives: the embedding, or the pooled outputs of some stages."""
-        pooling: str | tuple[str, ...] | None = self.pooling
         if layers is not None:
-            return Readout(tuple(layers), pooling)
-        return Readout(None, pooling, normalize=self.backbone.normalize)
+            return Readout(tuple(layers), self.pooling)
+        return Readout(None, self.pooling, normalize=self.backbone.normalize)
 
     def embed(
         self, preparation: Preparation, values: Sequence[Any], run: Run, *, layers: Sequence[int] | None = None

@@ -36,7 +36,7 @@ class BatchSource(Protocol):
     def batches(self, batches: Sequence[Sequence[int]]) -> Iterator[list[tuple[list[int], Any]]]:
         """Yield the chunks of each batch."""
 
-    def in_order(self, most: int | None = None) -> Iterator[tuple[list[int], Any]]:
+    def in_order(self) -> Iterator[tuple[list[int], Any]]:
         """Yield all rows once: places, and the rows there."""
 
 

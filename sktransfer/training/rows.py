@@ -143,8 +143,8 @@ class NetworkRows:
         for places, items in zip(batches, prepared, strict=True):
             yield self._chunks(list(places), items)
 
-    def in_order(self, most: int | None = None) -> Iterator[tuple[list[int], Chunk]]:
-        """Yield all rows once, like sizes together; `most` limits the rows of a chunk."""
+    def in_order(self) -> Iterator[tuple[list[int], Chunk]]:
+        """Yield all rows once, like sizes together."""
         if self._vectors is not None:
             yield list(range(len(self))), Chunk(vectors=self._vectors)
             return
@@ -152,7 +152,7 @@ class NetworkRows:
             piece = list(range(start, min(start + self._piece, len(self))))
             items = self._prepared(piece)
             rows = None if self._activations is None or self.augment is not None else self._activated(piece)
-            for positions in self._by_size(piece, items, most):
+            for positions in self._by_size(piece, items):
                 chosen = [piece[i] for i in positions]
                 given = None if items is None else [items[i] for i in positions]
                 stored = None if rows is None else [rows[i] for i in positions]
@@ -170,11 +170,12 @@ class NetworkRows:
         assert self._activations is not None
         return self._activations.of_rows(self.values, self._digests, places)
 
-    def _by_size(self, piece: list[int], items: list[Any] | None, most: int | None) -> Iterator[list[int]]:
+    def _by_size(self, piece: list[int], items: list[Any] | None) -> Iterator[list[int]]:
         known = items if items is not None else [self._template] * len(piece)
         sizes = [self.preparation.size(item) for item in known]
-        limit = self.preparation.most_rows if most is None else most
-        return batches_by_size(sizes, budget=8 * self.preparation.budget, most=limit, padded=self.preparation.padded)
+        preparation = self.preparation
+        budget = 8 * preparation.budget
+        return batches_by_size(sizes, budget=budget, most=preparation.most_rows, padded=preparation.padded)
 
     def _prepared(self, places: Sequence[int]) -> list[Any] | None:
         """Return prepared rows; None where no stage behind the cut reads them."""

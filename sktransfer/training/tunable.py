@@ -140,15 +140,11 @@ class TunableNetwork(nn.Module):
             modes = self.cut.pooling or backbone.layer_pooling
         pooled = [pool(one, inputs.mask, modes, backbone.channels_last, backbone.time_last) for one in outputs]
         if chunk.extra is not None:
-            pooled = self._in_layer_order(chunk.extra, pooled)
+            pooled.insert(0, chunk.extra)  # stages of an embedding are listed in order, frozen ones first
         vectors = torch.cat(pooled, dim=1)
         if self.readout is not None:
             vectors = self.readout(vectors)
         return nn.functional.normalize(vectors, dim=1) if backbone.normalize else vectors
-
-    def _in_layer_order(self, extra: torch.Tensor, pooled: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Put what frozen stages gave among what the trained ones gave. Stages of an embedding are listed in order."""
-        return [extra, *pooled]
 
     def forward(self, chunk: Chunk) -> torch.Tensor:
         """Return the head's outputs for rows."""

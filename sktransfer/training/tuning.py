@@ -179,7 +179,9 @@ def tune(
     if plan.stability_every is not None:
         places = stable_places(len(rows), _ROWS_TO_WATCH, plan.settings.seed)
         score = None if plan.source is None else _source_score(network, preparation, plan)
-        stability = StabilityObserver(network, rows, places, plan.settings, plan.stability_every, score)
+        # Fixed rows, and so without augmentation.
+        fixed = rows if plan.augment is None else NetworkRows(cut, preparation, training.values, plan.run, keep=False)
+        stability = StabilityObserver(network, fixed, places, plan.settings, plan.stability_every, score)
         observers.append(stability)
     try:
         result = train(
@@ -293,7 +295,7 @@ class _Vectors:
     def batches(self, batches: Sequence[Sequence[int]]) -> Any:
         return (self.chunks(places) for places in batches)
 
-    def in_order(self, most: int | None = None) -> Any:
+    def in_order(self) -> Any:
         yield list(range(len(self))), self.vectors
 
 

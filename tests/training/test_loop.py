@@ -28,7 +28,7 @@ class Vectors:
     def batches(self, batches):
         return (self.chunks(places) for places in batches)
 
-    def in_order(self, most=None):
+    def in_order(self):
         yield list(range(len(self))), self.vectors
 
 
