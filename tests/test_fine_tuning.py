@@ -551,3 +551,17 @@ def test_a_fitted_scikit_learn_model_has_no_network_to_tune(table):
     X, y = table
     with pytest.raises((ValueError, TypeError)):
         quick(LogisticRegression().fit(X, y)).fit(X, y)
+
+
+def test_the_stability_record_looks_at_rows_without_augmentation():
+    X = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3)).astype(np.uint8)
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Conv2d(4, 4, 3), torch.nn.ReLU())
+    model = FineTunedClassifier(
+        ModuleBackbone(module), freeze_depth=0, augment=_with_noise, stability_every=1, max_epochs=1, random_state=0
+    ).fit(X, np.arange(12) % 2)
+    # The start is compared with itself: other pixels would show.
+    np.testing.assert_allclose(model.stability_.cka[0], 1.0, atol=1e-6)
+
+
+def _with_noise(image):
+    return torch.randint(0, 256, image.shape).to(image.dtype)
