@@ -198,7 +198,7 @@ class _FineTuned(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Transfor
     def _known_kind(self, X: Any) -> str | None:
         kind = super()._known_kind(X)
         # Several columns are a table, which a network made for the rows reads, whatever the columns hold.
-        shape = getattr(X, "shape", ())
+        shape: tuple[int, ...] = getattr(X, "shape", ())
         if kind is None and self._is_auto and len(shape) == 2 and shape[1] > 1:
             return "table"
         return kind
