@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,49 +13,59 @@ from threadpoolctl import threadpool_limits
 
 from sktransfer.caching.keys import digest
 
-# Inverse strength of the penalty on standardised values, times their number: a prior on scores that does not depend
-# on the length of the embedding.
-PROBE_C = 10.0
+# Inverse strengths of the penalty times the length of the embedding: for values of size 1 the prior variance of a score,
+# whatever that length.
+PRIOR_VARIANCES = (0.1, 1.0, 10.0, 100.0, 1000.0)
+_USUAL = 10.0
+_N_FOLDS = 5
+_MANY_ROWS = 2000
 _KEPT = 32
 
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """A linear map from standardised embeddings to outputs.
+    """A linear map from scaled embeddings to outputs.
 
     Attributes
     ----------
     weight : ndarray of shape (n_outputs, n_features)
     bias : ndarray of shape (n_outputs,)
+    penalty : float
+        The probe is where the weighted mean loss of rows plus half of this times the squared norm of `weight` is lowest.
     """
 
     weight: np.ndarray
     bias: np.ndarray
+    penalty: float
 
 
 @dataclass(frozen=True)
 class Scaling:
-    """Mean and standard deviation of each value of the training rows' embeddings.
+    """Mean of the training rows' embeddings, and one scale for all of their values.
+
+    Values that vary more are those that the network was taught to tell rows by, so their sizes are left as they are to
+    each other.
 
     Attributes
     ----------
-    center, scale : ndarray of shape (n_features,)
+    center : ndarray of shape (n_features,)
+    scale : float
+        Root of the mean square of deviations; 1 where nothing varies.
     """
 
     center: np.ndarray
-    scale: np.ndarray
+    scale: float
 
     @classmethod
     def of(cls, vectors: np.ndarray, weights: np.ndarray) -> Scaling:
-        """Take the weighted mean and deviation; values that don't vary keep their size."""
+        """Take weighted means and deviation."""
         vectors = vectors.astype(np.float64)
         center = np.average(vectors, axis=0, weights=weights)
-        deviation = np.sqrt(np.average((vectors - center) ** 2, axis=0, weights=weights))
-        floor = 1e-6 * np.maximum(np.abs(center), deviation.max(initial=0.0))
-        return cls(center, np.where(deviation > floor, deviation, 1.0))
+        scale = float(np.sqrt(np.average(((vectors - center) ** 2).mean(axis=1), weights=weights)))
+        return cls(center, scale if scale > 1e-6 * np.abs(center).max(initial=0.0) else 1.0)
 
     def apply(self, vectors: np.ndarray) -> np.ndarray:
-        """Standardise."""
+        """Center and scale."""
         return (vectors - self.center) / self.scale
 
 
@@ -63,14 +74,14 @@ _recent: OrderedDict[bytes, LinearProbe] = OrderedDict()
 
 
 def fit_probe(vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray, kind: str) -> LinearProbe:
-    """Fit a linear model to standardised embeddings.
+    """Fit a linear model to scaled embeddings, with the strength of its penalty chosen by cross-validation.
 
     In a search over rates and depths every candidate of a fold asks for the same one, so the last few are kept.
 
     Parameters
     ----------
     vectors : ndarray of shape (n, d)
-        Standardised embeddings.
+        Embeddings, centered and of a size of about 1.
     targets : ndarray
         Of shape (n,), codes of classes from 0 on, for "classes"; (n, n_outputs) for "labels" (0 and 1) and "numbers".
     weights : ndarray of shape (n,)
@@ -85,6 +96,9 @@ def fit_probe(vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray, kin
 
     Notes
     -----
+    The penalty is the one of five with the lowest loss in five folds, or in one of them with 2,000 rows or more. Rows
+    that are equal count as one of their weights' sum, so that a row's copy never judges it.
+
     Kumar et al. 2022, "Fine-tuning can distort pretrained features and underperform out-of-distribution",
     arXiv:2202.10054: a head that starts at random distorts the features while it catches up.
     """
@@ -97,6 +111,7 @@ def fit_probe(vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray, kin
         if key in _recent:
             _recent.move_to_end(key)
             return _recent[key]
+    vectors, targets, weights = _distinct(vectors, targets, weights)
     # BLAS with several threads on arrays this small mostly waits.
     with threadpool_limits(limits=1 if vectors.size < 1 << 20 else None, user_api="blas"):
         probe = _FIT[kind](vectors, targets, weights)
@@ -107,28 +122,78 @@ def fit_probe(vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray, kin
     return probe
 
 
+def _distinct(
+    vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sort rows, and put equal ones into one."""
+    joined = np.column_stack([vectors, targets])
+    _, first, places = np.unique(joined, axis=0, return_index=True, return_inverse=True)
+    return vectors[first], targets[first], np.bincount(places.ravel(), weights)
+
+
+def _folds(order: np.ndarray, judges: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield masks of the rows to learn from and places of those that judge, dealing rows out in their order."""
+    fold = np.empty(len(order), int)
+    fold[order] = np.arange(len(order)) % _N_FOLDS
+    fold[~judges] = -1
+    for number in range(1 if len(order) >= _MANY_ROWS else _N_FOLDS):
+        held_out = np.flatnonzero(fold == number)
+        if len(held_out):
+            yield fold != number, held_out
+
+
+def _best(losses: np.ndarray) -> float:
+    """Return the prior variance of the lowest loss; losses that are all alike don't tell."""
+    return _USUAL if np.ptp(losses) == 0 else PRIOR_VARIANCES[int(losses.argmin())]
+
+
+def _class_losses(vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Return the loss in other folds for each strength of the penalty."""
+    losses = np.zeros(len(PRIOR_VARIANCES))
+    # The only row of a class is there to learn from.
+    for learned, held_out in _folds(np.argsort(targets, kind="stable"), np.bincount(targets)[targets] > 1):
+        model = LogisticRegression(tol=1e-3, max_iter=1000, warm_start=True)
+        for place, variance in enumerate(PRIOR_VARIANCES):
+            model.set_params(C=variance / vectors.shape[1]).fit(vectors[learned], targets[learned], weights[learned])
+            told = model.predict_proba(vectors[held_out])[np.arange(len(held_out)), targets[held_out]]
+            losses[place] -= weights[held_out] @ np.log(np.maximum(told, 1e-40))
+    return losses
+
+
 def _fit_classes(vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LinearProbe:
-    model = LogisticRegression(C=PROBE_C / vectors.shape[1], max_iter=1000)
-    model.fit(vectors, targets, sample_weight=weights)
-    return LinearProbe(model.coef_, model.intercept_)
+    strength = _best(_class_losses(vectors, targets, weights)) / vectors.shape[1]
+    model = LogisticRegression(C=strength, max_iter=1000).fit(vectors, targets, weights)
+    return LinearProbe(model.coef_, model.intercept_, 1 / (strength * weights.sum()))
 
 
 def _fit_labels(vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LinearProbe:
-    rows, bias = np.zeros((targets.shape[1], vectors.shape[1])), np.zeros(targets.shape[1])
-    for label in range(targets.shape[1]):
-        column = targets[:, label]
-        if column.min() == column.max():
-            # All alike: as sure as the number of rows allows (Laplace).
-            bias[label] = (2 * column[0] - 1) * np.log(weights.sum() + 1)
-        else:
-            probe = _fit_classes(vectors, column.astype(np.int64), weights)
-            rows[label], bias[label] = probe.weight[0], probe.bias[0]
-    return LinearProbe(rows, bias)
+    columns = targets.T.astype(np.int64)
+    mixed = [place for place, column in enumerate(columns) if column.min() != column.max()]
+    losses = sum((_class_losses(vectors, columns[place], weights) for place in mixed), np.zeros(len(PRIOR_VARIANCES)))
+    strength = _best(losses) / vectors.shape[1]
+    # Labels that are all alike: as sure as the number of rows allows (Laplace).
+    bias = (2.0 * columns[:, 0] - 1) * np.log(weights.sum() + 1)
+    rows = np.zeros((len(columns), vectors.shape[1]))
+    for place in mixed:
+        model = LogisticRegression(C=strength, max_iter=1000).fit(vectors, columns[place], weights)
+        rows[place], bias[place] = model.coef_[0], model.intercept_[0]
+    # The loss of a row is the mean over its labels.
+    return LinearProbe(rows, bias, 1 / (strength * weights.sum() * len(columns)))
 
 
 def _fit_numbers(vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LinearProbe:
-    model = Ridge(alpha=vectors.shape[1] / PROBE_C).fit(vectors, targets, sample_weight=weights)
-    return LinearProbe(np.atleast_2d(model.coef_), np.atleast_1d(model.intercept_))
+    n_rows, n_features = vectors.shape
+    losses = np.zeros(len(PRIOR_VARIANCES))
+    for learned, held_out in _folds(np.arange(n_rows), np.full(n_rows, n_rows > 1)):
+        for place, variance in enumerate(PRIOR_VARIANCES):
+            model = Ridge(alpha=n_features / variance).fit(vectors[learned], targets[learned], weights[learned])
+            error = model.predict(vectors[held_out]).reshape(len(held_out), -1) - targets[held_out]
+            losses[place] += weights[held_out] @ np.square(error).sum(1)
+    alpha = n_features / _best(losses)
+    model = Ridge(alpha=alpha).fit(vectors, targets, weights)
+    rows, bias = np.atleast_2d(model.coef_), np.atleast_1d(model.intercept_)
+    # The loss of a row is the mean over its outputs, and ridge regression's lacks the half.
+    return LinearProbe(rows, bias, 2 * alpha / (weights.sum() * len(rows)))
 
 
 _FIT = {"classes": _fit_classes, "labels": _fit_labels, "numbers": _fit_numbers}

@@ -58,6 +58,7 @@ class TunableNetwork(nn.Module):
 
     center: torch.Tensor
     scale: torch.Tensor
+    head_penalty: torch.Tensor
     head: nn.Module
 
     def __init__(self, cut: Cut, preparation: Preparation, head: nn.Module, n_features: int):
@@ -69,7 +70,8 @@ class TunableNetwork(nn.Module):
         whole = self.suffix is None or backbone.readout is None
         self.readout = None if whole else copy.deepcopy(backbone.readout)
         self.register_buffer("center", torch.zeros(n_features))
-        self.register_buffer("scale", torch.ones(n_features))
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("head_penalty", torch.zeros(()))
         self.head = head
         stages = backbone.find_stages(preparation)
         self.stage_names = tuple(stage.name for stage in stages)
@@ -167,19 +169,24 @@ class TunableNetwork(nn.Module):
     def parameter_groups(self, rates: StageRates, weight_decay: float) -> list[dict[str, Any]]:
         """Return groups for an optimizer: each stage at its rate, biases and normalisation without weight decay."""
         groups: list[dict[str, Any]] = []
+        # A LayerNorm over several axes has weights of several dimensions.
+        norms = [one for one in self.modules() if "Norm" in type(one).__name__]
+        of_norms = {id(one) for norm in norms for one in norm.parameters(recurse=False)}
 
-        def add(name: str, parameters: Sequence[nn.Parameter], rate: float) -> None:
+        def add(name: str, parameters: Sequence[nn.Parameter], rate: float, decay: float) -> None:
             for decays in (True, False):
-                chosen = [one for one in parameters if (one.ndim > 1) == decays]
+                chosen = [one for one in parameters if (one.ndim > 1 and id(one) not in of_norms) == decays]
                 if chosen:
-                    decay = weight_decay if decays else 0.0
-                    groups.append({"name": name, "params": chosen, "lr": rate, "weight_decay": decay})
+                    strength = decay if decays else 0.0
+                    groups.append({"name": name, "params": chosen, "lr": rate, "weight_decay": strength})
 
-        add("head", list(self.head.parameters()), rates.head)
+        # A head that is a probe keeps the probe's own penalty.
+        head_decay = 0.0 if self.head_penalty else weight_decay
+        add("head", list(self.head.parameters()), rates.head, head_decay)
         for place in range(self.cut.depth, len(self.stage_names)):
             before = {id(one) for one in self._before} if self.cut.depth else set()
             chosen = [one for one in self.stage_parameters[place] if id(one) not in before]
-            add(self.stage_names[place], chosen, rates.of_stage(place, len(self.stage_names)))
+            add(self.stage_names[place], chosen, rates.of_stage(place, len(self.stage_names)), weight_decay)
         return groups
 
     def stage_table(self, rates: StageRates) -> tuple[StageInfo, ...]:

@@ -191,7 +191,7 @@ def tune(
             network.parameter_groups(plan.rates, plan.weight_decay),
             plan.settings,
             validation=held_out,
-            penalty=_pull(network, plan.l2_sp),
+            penalty=_penalty(network, plan.l2_sp),
             observers=observers,
         )
     finally:
@@ -254,7 +254,8 @@ def _start(
             network = TunableNetwork(
                 cut, preparation, make_head(earlier.head, len(earlier.center), targets.n_outputs), len(earlier.center)
             )
-            network.center, network.scale = earlier.center.clone(), earlier.scale.clone()
+            for name in ("center", "scale", "head_penalty"):
+                setattr(network, name, getattr(earlier, name).clone())
             return network, False
         untrained = plan.head_init == "random"
         if untrained:
@@ -266,12 +267,13 @@ def _start(
         head = make_head(plan.head, vectors.shape[1], targets.n_outputs)
         network = TunableNetwork(cut, preparation, head, vectors.shape[1])
     network.center = torch.from_numpy(scaling.center).float()
-    network.scale = torch.from_numpy(scaling.scale).float()
-    standard = scaling.apply(vectors)
-    if isinstance(head, nn.Linear) and plan.head == "linear":
-        start_from_probe(head, fit_probe(standard, training.codes, training.weights, targets.kind))
-    else:
-        return network, _train_head_alone(head, standard, training, targets, plan)
+    network.scale = torch.tensor(scaling.scale)
+    scaled = scaling.apply(vectors)
+    if not isinstance(head, nn.Linear) or plan.head != "linear":
+        return network, _train_head_alone(head, scaled, training, targets, plan)
+    probe = fit_probe(scaled, training.codes, training.weights, targets.kind)
+    network.head_penalty = torch.tensor(probe.penalty)
+    start_from_probe(head, probe)
     return network, False
 
 
@@ -328,17 +330,27 @@ def _nothing_trained() -> dict[str, Any]:
     }
 
 
-def _pull(network: TunableNetwork, strength: float) -> Callable[[], torch.Tensor] | None:
+def _penalty(network: TunableNetwork, l2_sp: float) -> Callable[[], torch.Tensor] | None:
+    """Return what is added to the loss: the pull of the network towards its start, and the probe's own penalty.
+
+    A head that starts as a probe and then lost the probe's penalty would move away from it even on a frozen network.
+    """
     weights = [one for at, of in network.stage_parameters.items() if at >= network.cut.depth for one in of]
-    if not strength or not weights:
+    start = [one.detach().clone() for one in weights] if l2_sp else []
+    of_head, rows = 0.5 * float(network.head_penalty), [one for one in network.head.parameters() if one.ndim > 1]
+    if not start and not of_head:
         return None
-    start = [one.detach().clone() for one in weights]
 
     def penalty() -> torch.Tensor:
+        total = torch.zeros((), device=network.center.device)
+        if of_head:
+            total = total + of_head * rows[0].square().sum()
         # Stages that are not open yet are where they started.
-        pairs = [(now, then) for now, then in zip(weights, start, strict=True) if now.requires_grad]
-        there = [then.to(now.device, now.dtype) for now, then in pairs]
-        return strength * l2_sp_penalty([now for now, _ in pairs], there) if pairs else torch.zeros(())
+        pairs = [(now, then) for now, then in zip(weights, start, strict=False) if now.requires_grad]
+        if pairs:
+            there = [then.to(now.device, now.dtype) for now, then in pairs]
+            total = total + l2_sp * l2_sp_penalty([now for now, _ in pairs], there)
+        return total
 
     return penalty
 

@@ -50,20 +50,21 @@ def test_rates_fall_from_stage_to_stage(backbone, table):
     assert [stage.n_parameters for stage in model.stages_] == [4 * 6 + 6 + 12, 36 + 6 + 12, 35]
 
 
-def test_groups_hold_each_weight_once_and_biases_and_norms_do_not_decay(backbone, table):
+@pytest.mark.parametrize("head_init", ["probe", "random"])
+def test_groups_hold_each_weight_once_and_biases_and_norms_do_not_decay(backbone, table, head_init):
     from sktransfer.training.tunable import StageRates
 
-    network = fit(backbone, table)._network
+    network = fit(backbone, table, head_init=head_init)._network
     groups = network.parameter_groups(StageRates(0.01, 0.5, 0.8), weight_decay=0.1)
     names = {id(one): name for name, one in network.named_parameters()}
     listed = [names[id(one)] for group in groups for one in group["params"]]
     assert sorted(listed) == sorted(names.values())
+    # A head that starts as a probe keeps the probe's own penalty.
+    decaying = ("0.weight", "top.weight", "shift", *(["head.weight"] if head_init == "random" else []))
     for group in groups:
         for one in group["params"]:
             name = names[id(one)]
-            assert group["weight_decay"] == (
-                0.1 if name.endswith(("0.weight", "top.weight", "head.weight", "shift")) else 0
-            )
+            assert group["weight_decay"] == (0.1 if name.endswith(decaying) else 0)
     assert groups[0]["name"] == "head"
     rates = {group["name"]: group["lr"] for group in groups}
     assert rates == pytest.approx(

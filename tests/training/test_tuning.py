@@ -51,21 +51,29 @@ def test_heads(backbone, table, head, depth):
     assert model.n_epochs_ == 15
 
 
-def test_the_head_starts_as_the_probe_of_standardised_embeddings(backbone, table):
+def test_the_head_starts_as_the_probe_of_scaled_embeddings(backbone, table):
     from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
     from sktransfer import PretrainedFeatureExtractor
-    from sktransfer.training.probe import PROBE_C
+    from sktransfer.training.probe import PRIOR_VARIANCES
 
     X, y = table
-    wanted = make_pipeline(
-        PretrainedFeatureExtractor(backbone), StandardScaler(), LogisticRegression(C=PROBE_C / 7, max_iter=1000)
-    ).fit(X, y)
+    vectors = PretrainedFeatureExtractor(backbone).fit_transform(X)
+    vectors = (vectors - vectors.mean(0)) / np.sqrt(vectors.var(0).mean())
+    probes = [LogisticRegression(C=one / 7, max_iter=1000).fit(vectors, y) for one in PRIOR_VARIANCES]
     for depth in (0, 1, "all"):
         model = quick(backbone, freeze_depth=depth, max_epochs=0).fit(X, y)
-        np.testing.assert_allclose(model.predict_proba(X), wanted.predict_proba(X), atol=1e-4)
+        shares = model.predict_proba(X)
+        assert min(np.abs(probe.predict_proba(vectors) - shares).max() for probe in probes) < 1e-3
+
+
+def test_a_probe_on_a_frozen_network_stays_where_it_is(backbone, table):
+    X, y = table
+    before = quick(backbone, freeze_depth="all").fit(X, y).predict_proba(X)
+    # The only stage that is open hardly moves, and the head's own gradient is zero with the probe's penalty.
+    slow = {"freeze_depth": -1, "backbone_lr_ratio": 0.0, "batch_size": len(X), "max_epochs": 50}
+    after = quick(backbone, learning_rate=1e-3, warmup_ratio=0.0, **slow).fit(X, y)
+    np.testing.assert_allclose(after.predict_proba(X), before, atol=5e-3)
 
 
 def test_a_random_head_starts_near_even(backbone, table):
