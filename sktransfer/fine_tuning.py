@@ -2,410 +2,26 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.sparse import issparse
-from sklearn.base import ClassifierMixin, ClassNamePrefixFeaturesOutMixin, RegressorMixin, TransformerMixin
-from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.model_selection import train_test_split
-from sklearn.utils import _safe_indexing, assert_all_finite, column_or_1d, compute_class_weight, estimator_html_repr
-from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
+from sklearn.base import ClassifierMixin, RegressorMixin
+from sklearn.callback import with_callbacks
+from sklearn.utils import assert_all_finite, column_or_1d, compute_class_weight
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import (
-    _check_sample_weight,
     _check_y,
     check_array,
-    check_consistent_length,
-    check_is_fitted,
 )
-from torch import nn
 
-from sktransfer.backbone_estimator import BackboneEstimator
-from sktransfer.backbones.architectures import kind_of
-from sktransfer.backbones.augmentation import resolve_augment
-from sktransfer.backbones.backbone import Backbone
-from sktransfer.backbones.pooling import POOLINGS
-from sktransfer.backbones.readout import pooling_modes
-from sktransfer.backbones.rows import KINDS, Rows, read_rows
-from sktransfer.backbones.stages import resolve_depth
-from sktransfer.caching import resolve_cache
-from sktransfer.runtime.device import PRECISIONS, resolve_device, resolve_precision, warn_of_shared_gpu
-from sktransfer.runtime.seeding import own_random_state
-from sktransfer.training.cut import cut_at
-from sktransfer.training.observers import EpochTasks, ProgressBar
-from sktransfer.training.rows import NetworkRows
-from sktransfer.training.settings import LR_SCHEDULERS, OPTIMIZERS, Settings
-from sktransfer.training.stage_table import stages_html
 from sktransfer.training.targets import Classes, Labels, Numbers, Targets
-from sktransfer.training.tunable import StageRates, TunableNetwork
-from sktransfer.training.tuning import Examples, Plan, run_network, tune
-
-# Trained from scratch, where no network is there that fits all rows of a kind.
-_UNTRAINED = {"table": "table-mlp", "series": "series-cnn"}
-_ROWS_TO_VALIDATE = 1000
+from sktransfer.training.tunable import TunableNetwork
+from sktransfer.tuned_estimator import TunedEstimator
 
 
-class _FineTuned(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BackboneEstimator):
-    """What classifier and regressor share."""
-
-    _parameter_constraints: dict = {
-        "backbone": "no_validation",
-        "freeze_depth": "no_validation",
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "backbone_lr_ratio": [Interval(Real, 0, None, closed="left")],
-        "layer_decay": [Interval(Real, 0, 1, closed="right")],
-        "unfreeze_every": [Interval(Integral, 1, None, closed="left"), None],
-        "l2_sp": [Interval(Real, 0, None, closed="left")],
-        "head": [StrOptions({"linear", "mlp"}), nn.Module, callable],
-        "head_init": [StrOptions({"probe", "random"})],
-        "augment": [StrOptions({"auto"}), callable, None],
-        "max_epochs": [Interval(Integral, 0, None, closed="left")],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
-        "optimizer": [StrOptions(set(OPTIMIZERS))],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "warmup_ratio": [Interval(Real, 0, 1, closed="left")],
-        "lr_scheduler": [StrOptions(set(LR_SCHEDULERS))],
-        "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
-        "early_stopping": [StrOptions({"auto"}), "boolean"],
-        "validation_fraction": [
-            Interval(RealNotInt, 0, 1, closed="neither"),
-            Interval(Integral, 1, None, closed="left"),
-        ],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), None],
-        "stability_every": [Interval(Integral, 1, None, closed="left"), None],
-        "source_probe": [tuple, None],
-        "pooling": [StrOptions({"auto", *POOLINGS}), list, tuple],
-        "modality": [StrOptions({"auto", *KINDS})],
-        "weights": "no_validation",
-        "max_length": [Interval(Integral, 1, None, closed="left"), None],
-        "prompt": [str, None],
-        "device": [str, torch.device],
-        "precision": [StrOptions(set(PRECISIONS))],
-        "cache": "no_validation",
-        "warm_start": ["boolean"],
-        "random_state": ["random_state"],
-        "verbose": ["verbose"],
-    }
-
-    # Fit
-
-    # Weights that are copied in a caller's inference mode could not be trained.
-    @torch.inference_mode(False)
-    def _fit(self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any, sample_weight_val: Any) -> Any:
-        self._validate_params()
-        device = resolve_device(self.device)
-        warn_of_shared_gpu(device)
-        resolve_cache(self.cache)
-        if (X_val is None) != (y_val is None):
-            raise ValueError("X_val and y_val belong together: give both or neither.")
-        if sample_weight_val is not None and X_val is None:
-            raise ValueError("sample_weight_val was given without X_val and y_val.")
-        if self.source_probe is not None and len(self.source_probe) != 2:
-            raise ValueError(f"source_probe must be a tuple (X, y). Got one of {len(self.source_probe)} parts.")
-        if X_val is not None and not self.early_stopping:
-            raise ValueError("X_val serves to choose the best epoch, but early_stopping=False. Leave one of them out.")
-        earlier = self._network if self.warm_start and hasattr(self, "_network") else None
-        y, weights = self._checked(X, y, sample_weight)
-        class_weights = self._class_weights(y, weights)
-        X, y, weights = _weighted(X, y, weights * _each(class_weights, y))
-        targets = self._targets_of(y, weights, earlier)
-        random = own_random_state(self.random_state)
-        if X_val is not None:
-            y_val, weights_val = self._checked(X_val, y_val, sample_weight_val)
-            self._check_known(y_val, targets, "y_val")
-            X_val, y_val, weights_val = _weighted(X_val, y_val, weights_val * _each(class_weights, y_val))
-        elif self._validates(y):
-            X, X_val, y, y_val, weights, weights_val = self._split(X, y, weights, int(random.randint(2**31 - 1)))
-
-        backbone, rows = self._resolve(X, weights) if earlier is None else self._resume(X)
-        untrained = self._is_untrained(backbone)
-        preparation = backbone.preparation.with_options(max_length=self.max_length, prompt=self.prompt)
-        values = preparation.read(rows.values)
-        preparation = preparation.fitted_to(values)
-        depth = resolve_depth(self.freeze_depth, backbone.find_stages(preparation))
-        depth = 0 if untrained else depth  # there is nothing in it worth keeping
-        training = Examples(values, targets.encode(y), weights)
-        validation = None
-        if X_val is not None:
-            rows_val = read_rows(X_val, backbone.kind)
-            validation = Examples(preparation.read(rows_val.values), targets.encode(y_val), weights_val)
-        plan = self._plan(backbone, preparation, depth, untrained, device, random, validates=validation is not None)
-
-        root = self._init_callback_context(max_subtasks=plan.settings.max_epochs)
-        told = {"estimator": self, "X": X, "y": y, "metadata": {"sample_weight": sample_weight}}
-        root.call_on_fit_task_begin(**told)
-
-        def watch(network: TunableNetwork) -> list[Any]:
-            fitted = self._fitted_attributes(backbone, preparation, targets, network)
-            observers: list[Any] = [EpochTasks(root, told, lambda: fitted)] if hasattr(self, "_skl_callbacks") else []
-            return [*observers, ProgressBar(type(self).__name__)] if self.verbose else observers
-
-        made = tune(backbone, preparation, training, validation, targets, plan, earlier=earlier, watch=watch)
-        # Nothing is set before all has gone well: a failed fit leaves the estimator as it was.
-        self._check_columns(X, Rows(rows.kind, values), reset=True)
-        for name, value in self._fitted_attributes(backbone, preparation, targets, made.network).items():
-            setattr(self, name, value)
-        self.history_ = made.history
-        self.n_epochs_ = made.n_epochs
-        self.stability_ = made.stability
-        self.stages_ = made.network.stage_table(plan.rates)
-        self.lineage_ = (*_lineage_of(backbone, untrained), self._step(y, depth, made.n_epochs, targets))
-        self.__dict__.pop("_tuned", None)
-        root.call_on_fit_task_end(**told)
-        return self
-
-    def _checked(self, X: Any, y: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Check targets and weights."""
-        if y is None:
-            raise ValueError(f"This {type(self).__name__} requires y to be passed, but the target y is None.")
-        y = self._checked_y(y)
-        check_consistent_length(X, y)
-        if not len(y):
-            raise ValueError("Found 0 samples in X, while there must be rows to learn from.")
-        return y, _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
-
-    def _class_weights(self, y: np.ndarray, weights: np.ndarray) -> dict[Any, float]:
-        """Return the weight of each class; one that is not there weighs 1."""
-        return {}
-
-    def _validates(self, y: np.ndarray) -> bool:
-        """Whether to hold rows back to choose the best epoch."""
-        if self.early_stopping != "auto":
-            return bool(self.early_stopping)
-        return len(y) >= _ROWS_TO_VALIDATE and self._enough_to_split(y)
-
-    def _enough_to_split(self, y: np.ndarray) -> bool:
-        return True
-
-    def _split(self, X: Any, y: np.ndarray, weights: np.ndarray, seed: int) -> tuple[Any, ...]:
-        places = np.arange(len(y))
-        training, held_out = train_test_split(
-            places, test_size=self.validation_fraction, random_state=seed, stratify=self._strata(y)
-        )
-        training, held_out = np.sort(training), np.sort(held_out)
-        parts = [_safe_indexing(X, training), _safe_indexing(X, held_out)]
-        return *parts, y[training], y[held_out], weights[training], weights[held_out]
-
-    def _strata(self, y: np.ndarray) -> np.ndarray | None:
-        return None
-
-    def _backbone_for(self, kind: str | None) -> Any:
-        return _UNTRAINED[kind] if self._is_auto and kind in _UNTRAINED else self.backbone
-
-    def _known_kind(self, X: Any) -> str | None:
-        kind = super()._known_kind(X)
-        # Several columns are a table, which a network made for the rows reads, whatever the columns hold.
-        shape: tuple[int, ...] = getattr(X, "shape", ())
-        if kind is None and self._is_auto and len(shape) == 2 and shape[1] > 1:
-            return "table"
-        return kind
-
-    @property
-    def _is_auto(self) -> bool:
-        return isinstance(self.backbone, str) and self.backbone == "auto"
-
-    def _is_untrained(self, backbone: Backbone) -> bool:
-        return kind_of(self._backbone_for(backbone.kind)) is not None
-
-    def _resume(self, X: Any) -> tuple[Backbone, Rows]:
-        """Go on from the network as it was tuned."""
-        backbone = self._tuned_backbone()
-        rows = read_rows(X, backbone.kind)
-        self._check_columns(X, rows, reset=False)
-        return backbone, rows
-
-    def _plan(
-        self,
-        backbone: Backbone,
-        preparation: Any,
-        depth: int,
-        untrained: bool,
-        device: torch.device,
-        random: np.random.RandomState,
-        *,
-        validates: bool,
-    ) -> Plan:
-        run = self._frozen_run(preparation)
-        autocast = None
-        if device.type == "cuda" and self.precision != "float32":
-            dtype = resolve_precision(self.precision, device, backbone.kind)
-            autocast = None if dtype == torch.float32 else dtype
-        settings = Settings(
-            max_epochs=self.max_epochs,
-            batch_size=self.batch_size,
-            optimizer=self.optimizer,
-            lr_scheduler=self.lr_scheduler,
-            warmup_ratio=self.warmup_ratio,
-            max_grad_norm=self.max_grad_norm,
-            n_iter_no_change=self.n_iter_no_change if validates else None,
-            seed=int(random.randint(2**31 - 1)),
-            device=device,
-            dtype=torch.float64 if preparation.exact and device.type != "mps" else torch.float32,
-            autocast=autocast,
-        )
-        ratio, decay = (1.0, 1.0) if untrained else (self.backbone_lr_ratio, self.layer_decay)
-        source = None
-        if self.source_probe is not None:
-            X_source, y_source = self.source_probe
-            source = preparation.read(read_rows(X_source, backbone.kind).values), column_or_1d(y_source)
-            check_consistent_length(X_source, y_source)
-        return Plan(
-            depth=depth,
-            rates=StageRates(self.learning_rate, ratio, decay),
-            settings=settings,
-            run=run,
-            weight_decay=self.weight_decay,
-            l2_sp=self.l2_sp,
-            head=self.head,
-            head_init="random" if untrained else self.head_init,
-            pooling=pooling_modes(self.pooling),
-            unfreeze_every=self.unfreeze_every,
-            augment=resolve_augment(self.augment, backbone.kind),
-            stability_every=self.stability_every,
-            source=source,
-        )
-
-    def _fitted_attributes(
-        self, backbone: Backbone, preparation: Any, targets: Targets, network: TunableNetwork
-    ) -> dict[str, Any]:
-        """Return what predictions need."""
-        return {
-            "backbone_": backbone,
-            "modality_": backbone.kind,
-            "_preparation": preparation,
-            "_targets": targets,
-            "_network": network,
-            "_n_features_out": len(network.center),
-        }
-
-    # What a fitted estimator gives
-
-    def transform(self, X):
-        """Embed rows with the tuned network: what its head sees, before it is standardised.
-
-        Parameters
-        ----------
-        X : list, ndarray, Series or DataFrame of n_samples rows
-            Rows of the kind seen in `fit`.
-
-        Returns
-        -------
-        ndarray of shape (n_samples, n_features), float32
-            Or a frame, see `set_output`.
-
-        Raises
-        ------
-        sklearn.exceptions.NotFittedError
-            If the estimator is not fitted.
-        ValueError
-            If `X` holds another kind of row than in `fit`, a row can't be read, or the network gives NaN for it.
-        """
-        return self._through(X, "embed").astype(np.float32, copy=False)
-
-    def _through(self, X: Any, part: str = "forward") -> np.ndarray:
-        """Run rows through the tuned network; with the cache, what is frozen runs once for each row."""
-        check_is_fitted(self)
-        self._validate_params()
-        rows = read_rows(X, self.modality_)
-        self._check_columns(X, rows, reset=False)
-        values = self._preparation.read(rows.values)
-        network = self._network
-        run = self._frozen_run(self._preparation)
-        ready = NetworkRows(network.cut, self._preparation, values, run, keep=False)
-        outputs = run_network(network, ready, run.device, part)
-        bad = np.flatnonzero(~np.isfinite(outputs).all(axis=1))
-        if len(bad):
-            raise ValueError(
-                f"The tuned network gave NaN or infinity for {len(bad)} row(s) of X, the first is row {bad[0]}. Check that "
-                "row; if all are bad, fit again with a smaller learning_rate."
-            )
-        return outputs
-
-    def _tuned_backbone(self) -> Backbone:
-        """Return the tuned network as a handle of its own."""
-        if not hasattr(self, "_tuned"):
-            network, readout = self._network.tuned_copy()
-            self._tuned = self.backbone_.trained(network, readout, self._preparation, self.lineage_)
-        return self._tuned
-
-    def __sktransfer_backbone__(self) -> Backbone:
-        """Hand the tuned network to another estimator, as its `backbone`."""
-        check_is_fitted(self)
-        return self._tuned_backbone()
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "_network")
-
-    def _html_repr(self) -> str:
-        return estimator_html_repr(self) + (stages_html(self.stages_) if hasattr(self, "stages_") else "")
-
-    def _step(self, y: np.ndarray, depth: int, n_epochs: int, targets: Targets) -> dict[str, Any]:
-        """Describe this fit for the lineage."""
-        return {
-            "step": "fine-tuned",
-            "estimator": type(self).__name__,
-            "freeze_depth": depth,
-            "n_epochs": n_epochs,
-            "n_samples": len(y),
-            "targets": targets.kind,
-        }
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = []
-        if self.modality == "auto" and self._is_auto:
-            # Anything will do, and tables are what scikit-learn's own checks bring.
-            tags.input_tags.one_d_array = tags.input_tags.three_d_array = False
-            tags.input_tags.two_d_array = tags.input_tags.string = tags.input_tags.allow_nan = True
-        return tags
-
-    def __getstate__(self):
-        state = dict(super().__getstate__())
-        state.pop("_tuned", None)
-        if "_network" in state:
-            network = state.pop("_network")
-            # The frozen part comes back with the backbone.
-            state["_tuned_state"] = (network.cut.depth, network.cut.pooling, network.head, network.tuned_state())
-        return state
-
-    def __setstate__(self, state):
-        state = dict(state)
-        tuned = state.pop("_tuned_state", None)
-        super().__setstate__(state)
-        if tuned is not None:
-            depth, pooling, head, values = tuned
-            cut = cut_at(self.backbone_, self._preparation, depth, pooling=pooling)
-            self._network = TunableNetwork(cut, self._preparation, head, len(values["center"]))
-            self._network.take_state(values)
-            self._network.eval()
-
-
-def _each(class_weights: dict[Any, float], y: np.ndarray) -> np.ndarray | float:
-    """Return the class weight of each row."""
-    return np.array([class_weights[label] for label in y.tolist()]) if class_weights else 1.0
-
-
-def _weighted(X: Any, y: np.ndarray, weights: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Leave out rows that have no weight: that is the same as no row."""
-    kept = np.flatnonzero(weights)
-    if not len(kept):
-        raise ValueError("All sample weights are zero, so there is nothing to learn from.")
-    if len(kept) == len(weights):
-        return X, y, weights
-    return _safe_indexing(X, kept), y[kept], weights[kept]
-
-
-def _lineage_of(backbone: Backbone, untrained: bool) -> tuple[dict[str, Any], ...]:
-    if backbone.lineage:
-        return backbone.lineage
-    step = "untrained" if untrained else "pretrained"
-    return ({"step": step, "backbone": backbone.name, "fingerprint": backbone.fingerprint},)
-
-
-class FineTunedClassifier(ClassifierMixin, _FineTuned):
+class FineTunedClassifier(ClassifierMixin, TunedEstimator):
     """Classify texts, images, table rows or series with a pretrained network that is tuned to them.
 
     The stages of the network before `freeze_depth` stay as they are, and what they give is computed once for each row, whatever
@@ -496,8 +112,8 @@ class FineTunedClassifier(ClassifierMixin, _FineTuned):
     warm_start : bool, default=False
         Whether `fit` goes on from the network and head of the last fit.
     random_state : int, RandomState or None, default=None
-        Of the order of rows, dropout, augmentation, a random head and the split for validation. Global generators are
-        left alone.
+        Of the order of rows, dropout, augmentation, a random head, the weights of an untrained network and the split for
+        validation. Global generators are left alone.
     verbose : int, default=0
         Whether to show a progress bar of epochs.
 
@@ -545,7 +161,7 @@ class FineTunedClassifier(ClassifierMixin, _FineTuned):
     """
 
     _parameter_constraints: dict = {
-        **_FineTuned._parameter_constraints,
+        **TunedEstimator._parameter_constraints,
         "class_weight": [dict, StrOptions({"balanced"}), None],
     }
 
@@ -815,7 +431,7 @@ class FineTunedClassifier(ClassifierMixin, _FineTuned):
         return tags
 
 
-class FineTunedRegressor(RegressorMixin, _FineTuned):
+class FineTunedRegressor(RegressorMixin, TunedEstimator):
     """Predict numbers for texts, images, table rows or series with a pretrained network that is tuned to them.
 
     As :class:`FineTunedClassifier`, with the squared error of standardised targets as the loss, and a ridge regression as the
@@ -902,8 +518,8 @@ class FineTunedRegressor(RegressorMixin, _FineTuned):
     warm_start : bool, default=False
         Whether `fit` goes on from the network and head of the last fit.
     random_state : int, RandomState or None, default=None
-        Of the order of rows, dropout, augmentation, a random head and the split for validation. Global generators are
-        left alone.
+        Of the order of rows, dropout, augmentation, a random head, the weights of an untrained network and the split for
+        validation. Global generators are left alone.
     verbose : int, default=0
         Whether to show a progress bar of epochs.
 

@@ -399,6 +399,40 @@ def test_warm_start_of_an_untrained_network_goes_on_with_all_stages(table):
     assert not any(stage.frozen for stage in model.stages_)
 
 
+def test_warm_start_from_another_network_is_refused(backbone, table):
+    X, y = table
+    model = quick(backbone, warm_start=True).fit(X, y)
+    before = model.predict_proba(X)
+    other = ModuleBackbone(seeded(make_module, seed=5), modality="table", name="another", stages=["0", "2", "4"])
+    with pytest.raises(ValueError, match="goes on from .*, but backbone now names another"):
+        model.set_params(backbone=other).fit(X, y)
+    np.testing.assert_array_equal(model.predict_proba(X), before)
+    model.set_params(warm_start=False).fit(X, y)
+    untrained = FineTunedClassifier(warm_start=True, max_epochs=1, random_state=0).fit(X, y)
+    with pytest.raises(ValueError, match="goes on from 'table-mlp', but backbone now names another"):
+        untrained.set_params(backbone="table-resnet").fit(X, y)
+
+
+@pytest.mark.parametrize("name", ["table-mlp", "table-resnet", "series-cnn", "series-lstm", "series-transformer"])
+def test_the_seed_decides_where_an_untrained_network_starts(name, table):
+    X, y = table
+    X = X[:, None, :] if name.startswith("series") else X
+
+    def start(seed, **parameters):
+        model = FineTunedClassifier(name, max_epochs=0, random_state=seed, **parameters)
+        return model.fit(X, y)
+
+    one, again, other = start(0), start(0), start(1)
+    np.testing.assert_array_equal(one.transform(X), again.transform(X))
+    assert np.abs(one.transform(X) - other.transform(X)).max() > 1e-3
+    # What is known of the network before training stays the same: it says what it was made for.
+    assert one.backbone_.fingerprint == other.backbone_.fingerprint
+    copied = pickle.loads(pickle.dumps(other))
+    np.testing.assert_array_equal(copied.transform(X), other.transform(X))
+    reused = FineTunedClassifier(other, freeze_depth="all", random_state=0).fit(X, y)
+    np.testing.assert_allclose(reused.transform(X), other.transform(X), rtol=1e-5, atol=1e-4)
+
+
 @pytest.mark.parametrize("depth", [0, 1, "all"])
 @pytest.mark.parametrize("head", ["linear", "mlp"])
 def test_copies_predict_the_same(backbone, table, depth, head, tmp_path):

@@ -63,8 +63,26 @@ def build(name: str, rows: Rows) -> tuple[Hashable, Callable[[], Backbone]]:
 
 def _make(name: str, preparation: Any) -> Backbone:
     with preserved_generators(seed=0):
-        network = _TABLE[name](preparation) if name in _TABLE else _SERIES[name](len(preparation.mean))
+        network = untrained(name, preparation)
     return trained(name, network, preparation)
+
+
+def untrained(name: str, preparation: Any) -> nn.Module:
+    """Make an architecture's network with random weights.
+
+    Parameters
+    ----------
+    name : str
+        Name of the architecture.
+    preparation : Preparation
+        What the network is made for, as `build` learns it from rows.
+
+    Returns
+    -------
+    nn.Module
+        Its weights are drawn from torch's global generator.
+    """
+    return _TABLE[name](preparation) if name in _TABLE else _SERIES[name](len(preparation.mean))
 
 
 def trained(name: str, network: nn.Module, preparation: Preparation) -> Backbone:

@@ -300,11 +300,13 @@ class Backbone:
             return run(plain)
         if reach < math.inf:
             self.find_stages(self.preparation)  # outside, since it runs the network
-        # The first batch runs as it is, and shows what can be folded for those that follow.
+        # The first batch runs twice: as it is, which shows what can be folded, and like all that follow, so that a row's
+        # digits do not depend on when it came.
         with watched(plain.network) as watch:
-            result = run(plain)
-        self._replicas[device, dtype] = self._folded_replica(watch.pairs, reach, device, dtype)
-        return result
+            run(plain)
+        folded = self._folded_replica(watch.pairs, reach, device, dtype)
+        self._replicas[device, dtype] = folded
+        return run(folded)
 
     def _run(
         self,

@@ -94,6 +94,9 @@ class Observer(Protocol):
     def on_epoch_end(self, epoch: int, entry: dict[str, Any]) -> bool | None:
         """Take note that an epoch has ended; returning True ends the training."""
 
+    def on_last_epoch(self, epoch: int) -> None:
+        """Take note that the epoch that has just ended was the last one; weights are still those of its end."""
+
 
 def train(
     module: nn.Module,
@@ -193,13 +196,56 @@ def evaluate(
     total = 0.0
     try:
         with torch.no_grad(), training_kernels_for(settings.device, settings.dtype) or nullcontext():
-            for places, chunk in data.rows.in_order():
-                outputs = module(chunk.to(settings.device, settings.dtype))
+            for places, outputs in run_in_parts(module, data.rows, settings.device, settings.dtype):
                 losses = loss(outputs, _on(data.targets[places], outputs))
                 total += float((losses * _on(data.weights[places], losses)).sum())
     finally:
         module.train(training)
     return total / float(data.weights.sum())
+
+
+def run_in_parts(
+    call: Callable[[Any], torch.Tensor], rows: BatchSource, device: torch.device, dtype: torch.dtype
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Run all rows through a module, in smaller parts where memory does not suffice.
+
+    Parameters
+    ----------
+    call : callable
+        From what `rows` gives to outputs, a row for each.
+    rows : BatchSource
+        The rows.
+    device, dtype
+        Where the module is, and the type of its weights.
+
+    Yields
+    ------
+    places : list of int
+        Places of rows.
+    outputs : torch.Tensor
+        What the module gives for them.
+    """
+    most_rows = sys.maxsize
+    for everything, chunk in rows.in_order():
+        parts: list[tuple[list[int], Any]] = [(everything, chunk)]
+        while parts:
+            places, one = parts.pop(0)
+            if len(places) <= most_rows:
+                try:
+                    outputs = call(one.to(device, dtype))
+                except Exception as error:
+                    if not is_out_of_memory(error) or len(places) == 1:
+                        raise
+                else:
+                    yield places, outputs
+                    continue
+                # Out of the handler, which would hold on to what did not fit.
+                most_rows = len(places) // 2
+                free_memory(device)
+            halves = [places[start : start + most_rows] for start in range(0, len(places), most_rows)]
+            parts = [
+                ([half[i] for i in inner], smaller) for half in halves for inner, smaller in rows.chunks(half)
+            ] + parts
 
 
 def _on(values: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -335,6 +381,9 @@ class _Judge(Callback):
             stop = self.settings.n_iter_no_change is not None and self.stale >= self.settings.n_iter_no_change
         for observer in self.observers:
             stop = bool(observer.on_epoch_end(epoch, entry)) or stop
+        if stop or epoch == self.settings.max_epochs:
+            for observer in self.observers:
+                observer.on_last_epoch(epoch)
         if stop:
             raise _Enough
 

@@ -30,6 +30,9 @@ class Bystander:
     def on_epoch_end(self, epoch: int, entry: dict[str, Any]) -> bool | None:
         """Do nothing after an epoch."""
 
+    def on_last_epoch(self, epoch: int) -> None:
+        """Do nothing after the last epoch."""
+
     def close(self) -> None:
         """Do nothing at the end."""
 
@@ -150,7 +153,6 @@ class StabilityObserver(Bystander):
 
     def on_start(self, n_epochs: int) -> None:
         """Record the start."""
-        self.n_epochs = n_epochs
         depth = self.network.cut.depth
         parameters = {
             name: self.network.stage_parameters[place] if place >= depth else []
@@ -165,7 +167,12 @@ class StabilityObserver(Bystander):
 
     def on_epoch_end(self, epoch: int, entry: dict[str, Any]) -> None:
         """Record what is due."""
-        if epoch % self.every == 0 or epoch == self.n_epochs:
+        if epoch % self.every == 0:
+            self.monitor.record(epoch)
+
+    def on_last_epoch(self, epoch: int) -> None:
+        """Record the end, wherever it is."""
+        if epoch % self.every:
             self.monitor.record(epoch)
 
     def result(self) -> StabilityRecord:

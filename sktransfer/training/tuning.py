@@ -21,7 +21,7 @@ from sktransfer.runtime.kernels import training_kernels_for
 from sktransfer.runtime.seeding import preserved_generators
 from sktransfer.training.cut import Cut, cut_at
 from sktransfer.training.heads import make_head, start_from_probe
-from sktransfer.training.loop import Labelled, Observer, train
+from sktransfer.training.loop import Labelled, Observer, run_in_parts, train
 from sktransfer.training.observers import GradualUnfreezing, StabilityObserver, stable_places
 from sktransfer.training.probe import Scaling, fit_probe
 from sktransfer.training.rows import NetworkRows
@@ -82,6 +82,8 @@ class Plan:
         Epochs between entries of the stability record; None keeps none.
     source : tuple or None
         Prepared rows and labels of the source, for the stability record.
+    untrained : callable or None
+        Makes the network with other random weights, where it is an untrained one; None for a pretrained one.
     """
 
     depth: int
@@ -97,6 +99,7 @@ class Plan:
     augment: Callable[[torch.Tensor], torch.Tensor] | None
     stability_every: int | None
     source: tuple[Sequence[Any], np.ndarray] | None
+    untrained: Callable[[], nn.Module] | None = None
 
 
 @dataclass
@@ -226,8 +229,8 @@ def run_network(network: TunableNetwork, rows: NetworkRows, device: torch.device
     try:
         dtype = next(network.parameters()).dtype
         with frozen_pass(device), training_kernels_for(device, dtype) or nullcontext():
-            for places, chunk in rows.in_order():
-                made = getattr(network, part)(chunk.to(device, dtype)).double().cpu().numpy()
+            for places, given in run_in_parts(getattr(network, part), rows, device, dtype):
+                made = given.double().cpu().numpy()
                 if outputs is None:
                     outputs = np.empty((len(rows), made.shape[1]))
                 outputs[places] = made
@@ -257,11 +260,13 @@ def _start(
             for name in ("center", "scale", "head_penalty"):
                 setattr(network, name, getattr(earlier, name).clone())
             return network, False
-        untrained = plan.head_init == "random"
-        if untrained:
+        if plan.head_init == "random":
             n_features = _n_features(cut, preparation, training, plan)
             head = make_head(plan.head, n_features, targets.n_outputs)
-            return TunableNetwork(cut, preparation, head, n_features), False
+            network = TunableNetwork(cut, preparation, head, n_features)
+            if plan.untrained is not None:
+                network.suffix.network.load_state_dict(plan.untrained().state_dict())  # type: ignore[union-attr]
+            return network, False
         vectors = cut.embed(preparation, training.values, plan.run)
         scaling = Scaling.of(vectors, training.weights)
         head = make_head(plan.head, vectors.shape[1], targets.n_outputs)

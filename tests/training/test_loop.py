@@ -7,7 +7,7 @@ from support.networks import seeded
 from torch import nn
 
 from sktransfer.losses.supervised import squared_error
-from sktransfer.training.loop import Labelled, evaluate, train
+from sktransfer.training.loop import Labelled, evaluate, run_in_parts, train
 from sktransfer.training.observers import Bystander
 from sktransfer.training.settings import Settings
 
@@ -123,6 +123,26 @@ def test_running_out_in_the_middle_of_a_step_drops_what_was_added():
     module[2].register_forward_pre_hook(run_out_once)
     run(module, make_data(groups=2))
     torch.testing.assert_close(weights_of(module), weights_of(wanted))
+
+
+@pytest.mark.parametrize("most", [1, 5, 23])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_rows_that_are_judged_are_halved_too(most, groups):
+    data = make_data(groups=groups)
+    module = make_module().double()
+    wanted = evaluate(module, data, squared_error, settings())
+    sizes = []
+
+    def run_out(module, args):
+        sizes.append(len(args[0]))
+        if len(args[0]) > most:
+            raise torch.OutOfMemoryError(f"{len(args[0])} rows")
+
+    module[0].register_forward_pre_hook(run_out)
+    assert evaluate(module, data, squared_error, settings()) == pytest.approx(wanted)
+    assert sum(size for size in sizes if size <= most) == len(data.rows)
+    parts = run_in_parts(module, data.rows, torch.device("cpu"), torch.float64)
+    assert sorted(place for places, _ in parts for place in places) == list(range(len(data.rows)))
 
 
 def test_a_single_row_that_does_not_fit_is_an_error():

@@ -139,6 +139,16 @@ def test_the_stability_record_of_gradual_unfreezing(model, table):
     assert [int((row > 0).sum()) for row in change] == [0, 1, 2, 3]
 
 
+def test_the_record_holds_the_last_epoch_wherever_training_ends(model, table):
+    X, y = table
+    settings = {"max_epochs": 40, "n_iter_no_change": 1, "learning_rate": 1.0, "stability_every": 5}
+    model.set_params(early_stopping=True, **settings).fit(X, y)
+    last = model.n_epochs_
+    assert last < 40
+    assert last % 5, "the record would be due anyway"
+    assert model.stability_.epochs.tolist() == [*range(0, last, 5), last]
+
+
 def test_no_record_without_request(model, table):
     assert model.fit(*table).stability_ is None
 
