@@ -58,6 +58,10 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
     head_init : {"probe", "random"}, default="probe"
         Where the head starts. ``"probe"`` fits it to the frozen embeddings of the training rows, so that a random head does not
         distort the network before it has learned something itself.
+    freeze_batch_norm : "auto" or bool, default="auto"
+        Whether batch norm keeps the statistics of pretraining in the stages that are trained; in frozen ones it always
+        does. ``"auto"`` does so with ``head_init="probe"``: the probe was fitted to embeddings with these statistics, and those
+        of few rows are poor ones. In an untrained network they are learned.
     augment : "auto", callable or None, default=None
         Images only: a random change of each training image in each epoch, from a tensor (channels, height, width) to one of the
         same shape, such as a transform of ``torchvision.transforms.v2``. ``"auto"`` crops up to 30 percent away and mirrors
@@ -177,6 +181,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         l2_sp=0.0,
         head="linear",
         head_init="probe",
+        freeze_batch_norm="auto",
         augment=None,
         class_weight=None,
         max_epochs=20,
@@ -212,6 +217,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         self.l2_sp = l2_sp
         self.head = head
         self.head_init = head_init
+        self.freeze_batch_norm = freeze_batch_norm
         self.augment = augment
         self.class_weight = class_weight
         self.max_epochs = max_epochs
@@ -466,6 +472,10 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
     head_init : {"probe", "random"}, default="probe"
         Where the head starts. ``"probe"`` fits it to the frozen embeddings of the training rows, so that a random head does not
         distort the network before it has learned something itself.
+    freeze_batch_norm : "auto" or bool, default="auto"
+        Whether batch norm keeps the statistics of pretraining in the stages that are trained; in frozen ones it always
+        does. ``"auto"`` does so with ``head_init="probe"``: the probe was fitted to embeddings with these statistics, and those
+        of few rows are poor ones. In an untrained network they are learned.
     augment : "auto", callable or None, default=None
         Images only: a random change of each training image in each epoch, from a tensor (channels, height, width) to one of the
         same shape, such as a transform of ``torchvision.transforms.v2``. ``"auto"`` crops up to 30 percent away and mirrors
@@ -571,6 +581,7 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         l2_sp=0.0,
         head="linear",
         head_init="probe",
+        freeze_batch_norm="auto",
         augment=None,
         max_epochs=20,
         batch_size=32,
@@ -605,6 +616,7 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         self.l2_sp = l2_sp
         self.head = head
         self.head_init = head_init
+        self.freeze_batch_norm = freeze_batch_norm
         self.augment = augment
         self.max_epochs = max_epochs
         self.batch_size = batch_size

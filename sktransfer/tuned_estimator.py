@@ -61,6 +61,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         "l2_sp": [Interval(Real, 0, None, closed="left")],
         "head": [StrOptions({"linear", "mlp"}), nn.Module, callable],
         "head_init": [StrOptions({"probe", "random"})],
+        "freeze_batch_norm": [StrOptions({"auto"}), "boolean"],
         "augment": [StrOptions({"auto"}), callable, None],
         "max_epochs": [Interval(Integral, 0, None, closed="left")],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
@@ -257,6 +258,8 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             dtype=torch.float64 if preparation.exact and device.type != "mps" else torch.float32,
             autocast=autocast,
         )
+        head_init = "random" if untrained else self.head_init
+        fixed_norms = head_init == "probe" if self.freeze_batch_norm == "auto" else bool(self.freeze_batch_norm)
         ratio, decay = (1.0, 1.0) if untrained else (self.backbone_lr_ratio, self.layer_decay)
         source = None
         if self.source_probe is not None:
@@ -275,13 +278,14 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             weight_decay=self.weight_decay,
             l2_sp=self.l2_sp,
             head=self.head,
-            head_init="random" if untrained else self.head_init,
+            head_init=head_init,
             pooling=pooling_modes(self.pooling),
             unfreeze_every=self.unfreeze_every,
             augment=resolve_augment(self.augment, backbone.kind),
             stability_every=self.stability_every,
             source=source,
             untrained=fresh,
+            fixed_norms=fixed_norms,
         )
 
     def _fitted_attributes(

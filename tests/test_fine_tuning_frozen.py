@@ -63,7 +63,8 @@ def test_convolutional_networks_of_torchvision(name, depth, monkeypatch):
     steps = spied(monkeypatch)
     module = seeded(lambda: getattr(torchvision.models, name)(num_classes=5)).train()
     images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3)).astype(np.uint8)
-    model = FineTunedClassifier(module, freeze_depth=depth, max_epochs=1, batch_size=6, random_state=0)
+    quick = {"max_epochs": 1, "batch_size": 6, "random_state": 0}
+    model = FineTunedClassifier(module, freeze_depth=depth, freeze_batch_norm=False, **quick)
     model.fit(images, LABELS)
     n_stages = len(model.stages_)
     resolved = depth % n_stages if depth < 0 else depth
@@ -71,6 +72,26 @@ def test_convolutional_networks_of_torchvision(name, depth, monkeypatch):
     assert [stage.frozen for stage in model.stages_] == [place < resolved for place in range(n_stages)]
     # Statistics of trained stages do move, which is how the test would see frozen ones move.
     assert any("running_mean" in one for one in moved) or resolved == n_stages - 1
+
+
+@pytest.mark.parametrize("parameters, fixed", [({}, True), ({"head_init": "random"}, False)])
+def test_statistics_of_trained_stages_stay_where_the_head_starts_as_a_probe(parameters, fixed, monkeypatch):
+    import torchvision
+
+    steps = spied(monkeypatch)
+    module = seeded(lambda: torchvision.models.resnet18(num_classes=5))
+    images = np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3)).astype(np.uint8)
+    model = FineTunedClassifier(module, freeze_depth=0, max_epochs=1, random_state=0, **parameters).fit(images, LABELS)
+    moved = assert_frozen(model, steps, 0)
+    assert any(one.endswith("bn1.weight") for one in moved)
+    assert any("running_mean" in one for one in moved) == (not fixed)
+    assert any(mode for name, mode in steps[0].items() if "bn" in name) == (not fixed)
+    # The head's own batch norm, and that of an untrained network, has everything to learn.
+    head = nn.Sequential(nn.BatchNorm1d(512), nn.Linear(512, 1))
+    trained = FineTunedClassifier(module, freeze_depth="all", head=head, max_epochs=1, random_state=0).fit(
+        images, LABELS
+    )
+    assert trained._network.head[0].num_batches_tracked > 0
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])
@@ -166,9 +187,8 @@ def test_a_network_that_cannot_be_cut_runs_whole_and_stays_frozen_all_the_same(u
         module(torch.randn(32, 4, generator=torch.Generator().manual_seed(0)))  # statistics that are not 0 and 1
     backbone = ModuleBackbone(module, modality="table", stages=["first", "second", "third"], name="tied")
     X = np.random.default_rng(0).normal(size=(6, 4))
-    model = FineTunedClassifier(
-        backbone, freeze_depth=1, unfreeze_every=unfreeze_every, max_epochs=3, batch_size=6, random_state=0
-    )
+    quick = {"max_epochs": 3, "batch_size": 6, "random_state": 0, "freeze_batch_norm": False}
+    model = FineTunedClassifier(backbone, freeze_depth=1, unfreeze_every=unfreeze_every, **quick)
     with pytest.warns(UserWarning, match="run whole"):
         model.fit(X, LABELS)
     moved = assert_frozen(model, steps, 1)

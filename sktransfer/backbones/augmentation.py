@@ -37,6 +37,8 @@ def resolve_augment(augment: Any, kind: str) -> Callable[[torch.Tensor], torch.T
 
 
 def _crop_and_mirror(image: torch.Tensor) -> torch.Tensor:
-    size = list(image.shape[-2:])
-    cropped = v2.RandomResizedCrop(size, scale=(0.7, 1.0), ratio=(0.9, 1.1), antialias=True)(image)
+    height, width = image.shape[-2:]
+    # Of about the picture's own shape: a square of 70 percent does not fit into an oblong one.
+    ratio = (0.9 * width / height, 1.1 * width / height)
+    cropped = v2.RandomResizedCrop([height, width], scale=(0.7, 1.0), ratio=ratio, antialias=True)(image)
     return v2.RandomHorizontalFlip()(cropped)

@@ -187,7 +187,7 @@ class NetworkRows:
 
     def _augmented(self, item: torch.Tensor) -> torch.Tensor:
         assert self.augment is not None
-        made = self.augment(item)
+        made = self.augment(item.clone())  # what is done in place must not add up over epochs
         if not isinstance(made, torch.Tensor) or made.shape != item.shape:
             what = tuple(made.shape) if isinstance(made, torch.Tensor) else type(made).__name__
             raise ValueError(

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sktransfer.backbones.backbone import explained, main_tensor, outputs_of
 from sktransfer.backbones.pooling import pool
@@ -54,6 +55,8 @@ class TunableNetwork(nn.Module):
         From embeddings (n, d) to outputs.
     n_features : int
         Length d of an embedding.
+    fixed_norms : bool, default=False
+        Whether batch norm keeps its statistics in the trained stages too.
     """
 
     center: torch.Tensor
@@ -61,7 +64,9 @@ class TunableNetwork(nn.Module):
     head_penalty: torch.Tensor
     head: nn.Module
 
-    def __init__(self, cut: Cut, preparation: Preparation, head: nn.Module, n_features: int):
+    def __init__(
+        self, cut: Cut, preparation: Preparation, head: nn.Module, n_features: int, *, fixed_norms: bool = False
+    ):
         super().__init__()
         backbone = cut.backbone
         self.cut = cut
@@ -73,6 +78,7 @@ class TunableNetwork(nn.Module):
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("head_penalty", torch.zeros(()))
         self.head = head
+        self.fixed_norms = fixed_norms
         stages = backbone.find_stages(preparation)
         self.stage_names = tuple(stage.name for stage in stages)
         self._last_stage: list[tuple[nn.Module, int]] = []
@@ -117,7 +123,7 @@ class TunableNetwork(nn.Module):
         super().train(mode)
         if mode:
             for module, last in self._last_stage:
-                if last < self.first_open:
+                if last < self.first_open or (self.fixed_norms and isinstance(module, _BatchNorm)):
                     module.training = False
         return self
 

@@ -84,6 +84,8 @@ class Plan:
         Prepared rows and labels of the source, for the stability record.
     untrained : callable or None
         Makes the network with other random weights, where it is an untrained one; None for a pretrained one.
+    fixed_norms : bool
+        Whether batch norm keeps its statistics in the trained stages too.
     """
 
     depth: int
@@ -100,6 +102,7 @@ class Plan:
     stability_every: int | None
     source: tuple[Sequence[Any], np.ndarray] | None
     untrained: Callable[[], nn.Module] | None = None
+    fixed_norms: bool = False
 
 
 @dataclass
@@ -252,25 +255,28 @@ def _start(
     earlier: TunableNetwork | None,
 ) -> tuple[TunableNetwork, bool]:
     """Make the network with its head, as it is before the first step, and say whether the user stopped that."""
+
+    def network_with(head: nn.Module, n_features: int) -> TunableNetwork:
+        return TunableNetwork(cut, preparation, head, n_features, fixed_norms=plan.fixed_norms)
+
     with preserved_generators(seed=plan.settings.seed):
         if earlier is not None:
-            network = TunableNetwork(
-                cut, preparation, make_head(earlier.head, len(earlier.center), targets.n_outputs), len(earlier.center)
-            )
+            head = make_head(earlier.head, len(earlier.center), targets.n_outputs)
+            network = network_with(head, len(earlier.center))
             for name in ("center", "scale", "head_penalty"):
                 setattr(network, name, getattr(earlier, name).clone())
             return network, False
         if plan.head_init == "random":
             n_features = _n_features(cut, preparation, training, plan)
             head = make_head(plan.head, n_features, targets.n_outputs)
-            network = TunableNetwork(cut, preparation, head, n_features)
+            network = network_with(head, n_features)
             if plan.untrained is not None:
                 network.suffix.network.load_state_dict(plan.untrained().state_dict())  # type: ignore[union-attr]
             return network, False
         vectors = cut.embed(preparation, training.values, plan.run)
         scaling = Scaling.of(vectors, training.weights)
         head = make_head(plan.head, vectors.shape[1], targets.n_outputs)
-        network = TunableNetwork(cut, preparation, head, vectors.shape[1])
+        network = network_with(head, vectors.shape[1])
     network.center = torch.from_numpy(scaling.center).float()
     network.scale = torch.tensor(scaling.scale)
     scaled = scaling.apply(vectors)
