@@ -56,8 +56,9 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         What is put on the embedding. A module is copied; a callable gets the length of the embedding and the number of outputs,
         and returns a module. There is one output for two classes, otherwise one for each class, label or target.
     head_init : {"probe", "random"}, default="probe"
-        Where the head starts. ``"probe"`` fits it to the frozen embeddings of the training rows, so that a random head does not
-        distort the network before it has learned something itself.
+        Where the head starts. ``"probe"`` fits it to the frozen embeddings of the training rows, with a penalty that
+        cross-validation chooses, so that a random head does not distort the network before it has learned something itself. A
+        head that is not linear is trained on them alone first, for `max_epochs`.
     freeze_batch_norm : "auto" or bool, default="auto"
         Whether batch norm keeps the statistics of pretraining in the stages that are trained; in frozen ones it always
         does. ``"auto"`` does so with ``head_init="probe"``: the probe was fitted to embeddings with these statistics, and those
@@ -76,7 +77,8 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
     optimizer : {"adamw", "adam", "sgd"}, default="adamw"
         ``"sgd"`` has a momentum of 0.9.
     weight_decay : float, default=0.01
-        Of the optimizer; biases and the weights of normalisation layers have none.
+        Of the optimizer; biases and the weights of normalisation layers have none, nor has a head that starts as a probe: it
+        keeps the penalty of the probe.
     warmup_ratio : float, default=0.1
         Share of all steps in which rates rise.
     lr_scheduler : {"cosine", "linear", "constant"}, default="cosine"
@@ -470,8 +472,9 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         What is put on the embedding. A module is copied; a callable gets the length of the embedding and the number of outputs,
         and returns a module. There is one output for two classes, otherwise one for each class, label or target.
     head_init : {"probe", "random"}, default="probe"
-        Where the head starts. ``"probe"`` fits it to the frozen embeddings of the training rows, so that a random head does not
-        distort the network before it has learned something itself.
+        Where the head starts. ``"probe"`` fits it to the frozen embeddings of the training rows, with a penalty that
+        cross-validation chooses, so that a random head does not distort the network before it has learned something itself. A
+        head that is not linear is trained on them alone first, for `max_epochs`.
     freeze_batch_norm : "auto" or bool, default="auto"
         Whether batch norm keeps the statistics of pretraining in the stages that are trained; in frozen ones it always
         does. ``"auto"`` does so with ``head_init="probe"``: the probe was fitted to embeddings with these statistics, and those
@@ -488,7 +491,8 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
     optimizer : {"adamw", "adam", "sgd"}, default="adamw"
         ``"sgd"`` has a momentum of 0.9.
     weight_decay : float, default=0.01
-        Of the optimizer; biases and the weights of normalisation layers have none.
+        Of the optimizer; biases and the weights of normalisation layers have none, nor has a head that starts as a probe: it
+        keeps the penalty of the probe.
     warmup_ratio : float, default=0.1
         Share of all steps in which rates rise.
     lr_scheduler : {"cosine", "linear", "constant"}, default="cosine"

@@ -304,7 +304,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
     # What a fitted estimator gives
 
     def transform(self, X):
-        """Embed rows with the tuned network: what its head sees, before it is standardised.
+        """Embed rows with the tuned network: what its head sees, before it is centered and scaled.
 
         Parameters
         ----------

@@ -687,3 +687,26 @@ def test_importing_the_package_does_not_import_torch():
 
     code = "import sys, sktransfer; sktransfer.list_backbones(); print({'torch', 'transformers'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"
+
+
+class Flattening(nn.Module):
+    """A network that flattens with `view`, which fails on any but the usual order in memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.top = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3), nn.Linear(16 * 4 * 4, 5)
+
+    def forward(self, pixels):
+        features = torch.relu(self.second(torch.relu(self.first(pixels))))
+        return self.top(features.view(-1, 16 * 4 * 4))
+
+
+def test_a_network_that_flattens_with_view():
+    images = np.random.default_rng(0).integers(0, 256, (20, 8, 8, 3)).astype(np.uint8)
+    module = seeded(Flattening)
+    extractor = PretrainedFeatureExtractor(module, cache=None).fit(images)
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().float() / 255
+    with torch.no_grad():
+        wanted = module(pixels).numpy()
+    for _ in range(2):
+        np.testing.assert_allclose(extractor.transform(images), wanted, atol=1e-5)

@@ -599,3 +599,50 @@ def test_the_stability_record_looks_at_rows_without_augmentation():
 
 def _with_noise(image):
     return torch.randint(0, 256, image.shape).to(image.dtype)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_order_in_memory_changes_nothing_but_speed(depth, monkeypatch):
+    from sktransfer.training.tunable import TunableNetwork
+
+    images = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3)).astype(np.uint8)
+    y = np.arange(12) % 2
+    module = seeded(Convolving)
+    model = FineTunedClassifier(module, freeze_depth=depth, max_epochs=2, random_state=0, learning_rate=0.01)
+    fast = model.fit(images, y)
+    assert fast._network._channels_last == (depth < 2)
+    made = fast.decision_function(images)
+    fingerprint = fast.__sktransfer_backbone__().fingerprint
+    again = pickle.loads(pickle.dumps(fast))
+    np.testing.assert_array_equal(again.decision_function(images), made)
+    assert again.__sktransfer_backbone__().fingerprint == fingerprint
+    monkeypatch.setattr(TunableNetwork, "_lay_out", lambda self, channels_last: None)
+    np.testing.assert_allclose(clone(model).fit(images, y).decision_function(images), made, atol=1e-4)
+
+
+class Convolving(nn.Module):
+    def __init__(self, flatten=None):
+        super().__init__()
+        self.first, self.second, self.top = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3), nn.Linear(16 * 4 * 4, 5)
+        self.flatten = flatten or nn.Flatten()
+
+    def forward(self, pixels):
+        return self.top(self.flatten(torch.relu(self.second(torch.relu(self.first(pixels))))))
+
+
+class View(nn.Module):
+    def forward(self, features):
+        return features.view(len(features), -1)
+
+
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_a_network_that_flattens_with_view_is_tuned(depth):
+    images = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3)).astype(np.uint8)
+    y = np.arange(12) % 2
+    made = []
+    for flatten in (View(), nn.Flatten()):
+        module = seeded(lambda flatten=flatten: Convolving(flatten))
+        backbone = ModuleBackbone(module, stages=["first", "second", "top"], name="flattening")
+        model = FineTunedClassifier(backbone, freeze_depth=depth, max_epochs=2, random_state=0, learning_rate=0.01)
+        made.append(model.fit(images, y).decision_function(images))
+    np.testing.assert_allclose(made[0], made[1], atol=1e-4)

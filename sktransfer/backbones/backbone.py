@@ -303,10 +303,16 @@ class Backbone:
         # The first batch runs twice: as it is, which shows what can be folded, and like all that follow, so that a row's
         # digits do not depend on when it came.
         with watched(plain.network) as watch:
-            run(plain)
+            result = run(plain)
         folded = self._folded_replica(watch.pairs, reach, device, dtype)
+        try:
+            result = run(folded)
+        except Exception as error:  # whatever a network makes of another order in memory, as with `view`
+            if is_out_of_memory(error):
+                raise
+            folded = plain
         self._replicas[device, dtype] = folded
-        return run(folded)
+        return result
 
     def _run(
         self,

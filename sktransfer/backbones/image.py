@@ -197,10 +197,12 @@ class ImagePreparation:
         return tuple(item.shape)
 
     def collate(self, items: Sequence[torch.Tensor]) -> Inputs:
-        """Stack images of one shape, with the channels last in memory."""
+        """Stack images of one shape."""
         pixels = torch.stack([item.permute(1, 2, 0) for item in items]).permute(0, 3, 1, 2)
         if isinstance(self.transform, ImageTransform) and pixels.dtype == torch.uint8:
             pixels = self.transform.normalize(pixels)
+        # The order in memory that every network reads, one that flattens with `view` too.
+        pixels = pixels.contiguous()
         return Inputs(kwargs={self.keyword: pixels}) if self.keyword else Inputs(args=(pixels,))
 
     def examples(self) -> list[Inputs]:

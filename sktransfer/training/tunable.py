@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sktransfer.backbones.backbone import explained, main_tensor, outputs_of
 from sktransfer.backbones.pooling import pool
-from sktransfer.backbones.preparation import Preparation
+from sktransfer.backbones.preparation import Inputs, Preparation
 from sktransfer.backbones.stages import Stage
 from sktransfer.backbones.trace import trace_forward
 from sktransfer.training.cut import Cut
@@ -84,8 +84,13 @@ class TunableNetwork(nn.Module):
         self._last_stage: list[tuple[nn.Module, int]] = []
         self._before: list[nn.Parameter] = []
         self.stage_parameters: dict[int, list[nn.Parameter]] = {place: [] for place in range(len(stages))}
+        self._channels_last = False
         if self.suffix is not None:
             self._sort_parameters(stages, preparation)
+            convolves = any(isinstance(module, nn.Conv2d) for module in self.suffix.modules())
+            # Not where features come last in the network's own shapes, as in Swin.
+            if backbone.kind == "image" and convolves and not backbone.channels_last:
+                self._lay_out(channels_last=True)
         self.first_open = cut.depth
         self.open_from(cut.depth)
 
@@ -131,28 +136,55 @@ class TunableNetwork(nn.Module):
         """Return embeddings (n, d) of rows."""
         if chunk.vectors is not None:
             return chunk.vectors
+        try:
+            pooled = self._pooled(chunk)
+        except ValueError as error:
+            if not self._channels_last or "view size" not in str(error):
+                raise
+            # Some networks flatten with `view`, which needs the usual order in memory.
+            self._lay_out(channels_last=False)
+            pooled = self._pooled(chunk)
+        if chunk.extra is not None:
+            pooled.insert(0, chunk.extra)  # stages of an embedding are listed in order, frozen ones first
+        vectors = torch.cat(pooled, dim=1)
+        if self.readout is not None:
+            vectors = self.readout(vectors)
+        return nn.functional.normalize(vectors, dim=1) if self.cut.backbone.normalize else vectors
+
+    def _pooled(self, chunk: Chunk) -> list[torch.Tensor]:
+        """Run the stages behind the cut and pool each output that the embedding is made of."""
         backbone, layers = self.cut.backbone, self.cut.layers
         assert self.suffix is not None and chunk.inputs is not None
-        inputs = chunk.inputs
+        inputs, activation = chunk.inputs, chunk.activation
+        if self._channels_last:
+            inputs = Inputs(
+                tuple(map(_channels_last, inputs.args)),
+                {name: _channels_last(value) for name, value in inputs.kwargs.items()},
+                inputs.mask,
+            )
+            activation = None if activation is None else _channels_last(activation)
         if layers is None:
             with explained(backbone.name, inputs):
-                output = self.suffix(chunk.activation, *inputs.args, **inputs.kwargs)
+                output = self.suffix(activation, *inputs.args, **inputs.kwargs)
             modes = self.cut.pooling
             outputs = [main_tensor(output) if modes is not None else backbone.read_output(output)]
             modes = modes or backbone.pooling
         else:
             trained = [layer for layer in layers if layer not in self.cut.frozen_layers]
             boundaries = [backbone.stages[layer].modules[-1] for layer in trained]
-            with explained(backbone.name, inputs), self.suffix.feed.holding(chunk.activation):  # type: ignore[union-attr,operator]
+            with explained(backbone.name, inputs), self.suffix.feed.holding(activation):  # type: ignore[union-attr,operator]
                 outputs = outputs_of(self.suffix.network, boundaries, inputs)  # type: ignore[arg-type]
             modes = self.cut.pooling or backbone.layer_pooling
-        pooled = [pool(one, inputs.mask, modes, backbone.channels_last, backbone.time_last) for one in outputs]
-        if chunk.extra is not None:
-            pooled.insert(0, chunk.extra)  # stages of an embedding are listed in order, frozen ones first
-        vectors = torch.cat(pooled, dim=1)
-        if self.readout is not None:
-            vectors = self.readout(vectors)
-        return nn.functional.normalize(vectors, dim=1) if backbone.normalize else vectors
+        return [pool(one, inputs.mask, modes, backbone.channels_last, backbone.time_last) for one in outputs]
+
+    def _lay_out(self, *, channels_last: bool) -> None:
+        """Choose the order in memory: convolutions run up to three times as fast with the channels last."""
+        self._channels_last = channels_last
+        assert self.suffix is not None
+        for parameter in self.suffix.parameters():
+            if parameter.ndim == 4:
+                layout = torch.channels_last if channels_last else torch.contiguous_format
+                parameter.data = parameter.data.contiguous(memory_format=layout)
 
     def forward(self, chunk: Chunk) -> torch.Tensor:
         """Return the head's outputs for rows."""
@@ -223,6 +255,10 @@ class TunableNetwork(nn.Module):
         """Take what `tuned_state` gave."""
         self.to(next(iter(state.values())).dtype)
         self.load_state_dict(dict(state), strict=False)
+
+
+def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
 
 @dataclass(frozen=True)
