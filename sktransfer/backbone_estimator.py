@@ -73,6 +73,14 @@ class BackboneEstimator(BaseEstimator):
         is_frame = isinstance(nw.from_native(X, eager_only=True, pass_through=True), nw.DataFrame)
         if not is_frame and rows.kind == "table":
             X = np.asarray(rows.values if reset else rows.values.numbers)
+        if rows.kind == "image" and isinstance(X, np.ndarray):
+            # (height, width, 3) would be read as so many grey images of width by 3.
+            if not reset and X.ndim == 3 and getattr(self, "_image_shape", None) == X.shape:
+                raise ValueError(
+                    f"X is an array of shape {X.shape}, that of one image seen in fit. For one image pass X[np.newaxis]."
+                )
+            if reset:
+                self._image_shape = X.shape[1:]
         # Time points are no columns: series of other lengths are welcome.
         if is_frame or (isinstance(X, np.ndarray) and X.ndim == 2 and rows.kind != "series"):
             validate_data(self, X, reset=reset, skip_check_array=True)

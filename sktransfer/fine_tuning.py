@@ -358,7 +358,13 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         kind = type_of_target(y, input_name="y")
         if kind == "multilabel-indicator":
             labels = check_array(y, accept_sparse=True, input_name="y")
-            return (labels.toarray() if issparse(labels) else labels).astype(np.int64)
+            labels = labels.toarray() if issparse(labels) else labels
+            if not np.isin(labels, (0, 1)).all():
+                raise ValueError(
+                    f"y has a column for each label, with the values {np.unique(labels).tolist()}; they have to be 0 and 1, "
+                    "1 where a row has the label."
+                )
+            return labels.astype(np.int64)
         if kind == "multiclass-multioutput":
             raise ValueError(
                 "y has several columns of classes. Give one column, a column of 0 and 1 for each label, or fit one classifier "
@@ -401,6 +407,8 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         classes = np.unique(y[there])
         found = compute_class_weight(self.class_weight, classes=classes, y=y[there], sample_weight=weights[there])
         made = dict(zip(classes.tolist(), found.tolist(), strict=True))
+        if bad := [label for label, weight in made.items() if not (np.isfinite(weight) and weight >= 0)]:
+            raise ValueError(f"class_weight of {bad[0]!r} is {made[bad[0]]}; weights are finite and not negative.")
         return {label: made.get(label, 1.0) for label in np.unique(y).tolist()}
 
     def _enough_to_split(self, y: np.ndarray) -> bool:
@@ -430,7 +438,8 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         return y
 
     def _fitted_attributes(self, backbone: Any, preparation: Any, targets: Any, network: Any) -> dict[str, Any]:
-        classes = [np.array([0, 1])] * targets.n_labels if isinstance(targets, Labels) else targets.classes
+        # With labels, their places: probabilities are one array, for which scikit-learn expects one array here.
+        classes = np.arange(targets.n_labels) if isinstance(targets, Labels) else targets.classes
         return {**super()._fitted_attributes(backbone, preparation, targets, network), "classes_": classes}
 
     def __sklearn_tags__(self):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from numbers import Integral, Real
 from typing import Any
@@ -77,7 +80,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         ],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), None],
         "stability_every": [Interval(Integral, 1, None, closed="left"), None],
-        "source_probe": [tuple, None],
+        "source_probe": [tuple, list, None],
         "pooling": [StrOptions({"auto", *POOLINGS}), list, tuple],
         "modality": [StrOptions({"auto", *KINDS})],
         "weights": "no_validation",
@@ -97,6 +100,8 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
     @torch.inference_mode(False)
     def _fit(self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any, sample_weight_val: Any) -> Any:
         self._validate_params()
+        if self.backbone is self:
+            raise ValueError("backbone is this estimator itself. To go on from its last fit set warm_start=True.")
         device = resolve_device(self.device)
         warn_of_shared_gpu(device)
         resolve_cache(self.cache)
@@ -104,8 +109,8 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             raise ValueError("X_val and y_val belong together: give both or neither.")
         if sample_weight_val is not None and X_val is None:
             raise ValueError("sample_weight_val was given without X_val and y_val.")
-        if self.source_probe is not None and len(self.source_probe) != 2:
-            raise ValueError(f"source_probe must be a tuple (X, y). Got one of {len(self.source_probe)} parts.")
+        if self.source_probe is not None:
+            _check_source(self.source_probe)
         if X_val is not None and not self.early_stopping:
             raise ValueError("X_val serves to choose the best epoch, but early_stopping=False. Leave one of them out.")
         earlier = self._network if self.warm_start and hasattr(self, "_network") else None
@@ -132,8 +137,9 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         training = Examples(values, targets.encode(y), weights)
         validation = None
         if X_val is not None:
-            rows_val = read_rows(X_val, backbone.kind)
-            validation = Examples(preparation.read(rows_val.values), targets.encode(y_val), weights_val)
+            with _about("X_val"):
+                values_val = preparation.read(read_rows(X_val, backbone.kind).values)
+            validation = Examples(values_val, targets.encode(y_val), weights_val)
         plan = self._plan(backbone, preparation, depth, untrained, device, random, validates=validation is not None)
 
         root = self._init_callback_context(max_subtasks=plan.settings.max_epochs)
@@ -152,10 +158,12 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             setattr(self, name, value)
         if earlier is None:
             self._begun_from = begun
+            self._begun_head = self.head if isinstance(self.head, str) else None
         self.history_ = made.history
         self.n_epochs_ = made.n_epochs
         self.stability_ = made.stability
         self.stages_ = made.network.stage_table(plan.rates)
+        untrained = untrained or self.weights == "random"
         self.lineage_ = (*_lineage_of(backbone, untrained), self._step(y, depth, made.n_epochs, targets))
         self.__dict__.pop("_tuned", None)
         root.call_on_fit_task_end(**told)
@@ -166,6 +174,8 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         if y is None:
             raise ValueError(f"This {type(self).__name__} requires y to be passed, but the target y is None.")
         y = self._checked_y(y)
+        if isinstance(X, str | bytes | os.PathLike):
+            read_rows(X, None)  # which says what is wrong
         check_consistent_length(X, y)
         if not len(y):
             raise ValueError("Found 0 samples in X, while there must be rows to learn from.")
@@ -185,6 +195,10 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         return True
 
     def _split(self, X: Any, y: np.ndarray, weights: np.ndarray, seed: int) -> tuple[Any, ...]:
+        if len(y) < 2:
+            raise ValueError(
+                "Of a single row none can be held back for validation. Set early_stopping=False, or give X_val."
+            )
         places = np.arange(len(y))
         training, held_out = train_test_split(
             places, test_size=self.validation_fraction, random_state=seed, stratify=self._strata(y)
@@ -217,6 +231,10 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
     def _resume(self, X: Any) -> tuple[Backbone, Rows]:
         """Go on from the network as it was tuned."""
         begun, wanted = self._begun_from, self._backbone_for(self.modality_)
+        if isinstance(self.head, str) and self.head != self._begun_head:
+            raise ValueError(
+                f"warm_start=True goes on with the head of the last fit, but head is {self.head!r} now. Set warm_start=False."
+            )
         if architectures.kind_of(wanted) is None:
             wanted = self._resolve(X)[0].fingerprint
         if wanted != begun:
@@ -264,8 +282,8 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         source = None
         if self.source_probe is not None:
             X_source, y_source = self.source_probe
-            source = preparation.read(read_rows(X_source, backbone.kind).values), column_or_1d(y_source)
-            check_consistent_length(X_source, y_source)
+            with _about("source_probe"):
+                source = preparation.read(read_rows(X_source, backbone.kind).values), column_or_1d(y_source)
         fresh = None
         if untrained:
             name = self._backbone_for(backbone.kind)
@@ -280,7 +298,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             head=self.head,
             head_init=head_init,
             pooling=pooling_modes(self.pooling),
-            unfreeze_every=self.unfreeze_every,
+            unfreeze_every=None if untrained else self.unfreeze_every,
             augment=resolve_augment(self.augment, backbone.kind),
             stability_every=self.stability_every,
             source=source,
@@ -401,6 +419,29 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             self._network = TunableNetwork(cut, self._preparation, head, len(values["center"]))
             self._network.take_state(values)
             self._network.eval()
+
+
+def _check_source(source_probe: Any) -> None:
+    if len(source_probe) != 2:
+        raise ValueError(f"source_probe must be a tuple (X, y). Got one of {len(source_probe)} parts.")
+    X, y = source_probe
+    with _about("source_probe"):
+        y = column_or_1d(y)
+        check_consistent_length(X, y)
+    if any(len(np.unique(part)) < 2 for part in (y[::2], y[1::2])):
+        raise ValueError(
+            "source_probe needs rows of at least two classes, both among the rows at even places, which teach, and at odd "
+            f"places, which judge. Got {len(y)} rows of {len(np.unique(y))} class(es); shuffle them, or give more."
+        )
+
+
+@contextmanager
+def _about(name: str) -> Iterator[None]:
+    """Say which rows an error is about, where they are not X."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from error
 
 
 def _each(class_weights: dict[Any, float], y: np.ndarray) -> np.ndarray | float:

@@ -28,11 +28,17 @@ def resolve_augment(augment: Any, kind: str) -> Callable[[torch.Tensor], torch.T
     ------
     ValueError
         If rows are no images.
+    TypeError
+        If it is a class and not an object.
     """
     if augment is None:
         return None
     if kind != "image":
         raise ValueError(f"augment changes images, but X holds {kind} rows. Leave augment=None.")
+    if isinstance(augment, type):
+        raise TypeError(
+            f"augment is the class {augment.__name__}; give an object of it, augment={augment.__name__}(...)."
+        )
     return _crop_and_mirror if isinstance(augment, str) else augment
 
 

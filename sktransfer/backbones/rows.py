@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import textwrap
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -151,6 +152,13 @@ def _tell_kind(values: Sequence[Any] | np.ndarray) -> str:
         )
     first = next((value for value in values if not _is_missing(value)), None)
     if isinstance(first, str):
+        if _is_file(first):
+            warnings.warn(
+                f"The rows of X are read as texts, but the first, {textwrap.shorten(first, 80)!r}, is the name of a file. If "
+                "the files are meant, pass pathlib.Path objects, or name a backbone that reads images.",
+                UserWarning,
+                stacklevel=2,
+            )
         return "text"
     if isinstance(first, (os.PathLike, Image)) or (
         isinstance(first, np.ndarray) and first.ndim in (2, 3) and first.dtype == np.uint8
@@ -169,6 +177,13 @@ def _tell_kind(values: Sequence[Any] | np.ndarray) -> str:
         f"Row 0 of X is of type {type(first).__name__}; backbone='auto' reads str as texts, and pathlib.Path, PIL images "
         "and uint8 arrays as images."
     )
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return os.path.isfile(text)
+    except ValueError:  # no name at all, such as one with a null character
+        return False
 
 
 def _is_missing(value: Any) -> bool:
@@ -242,7 +257,8 @@ def _images_of_array(values: np.ndarray, first_row: int = 0) -> Iterator[np.ndar
     if values.ndim not in (3, 4) or 0 in values.shape:
         raise ValueError(
             f"The backbone reads images, but X is an array of shape {values.shape}. Images are (n, height, width) or "
-            "(n, height, width, channels): reshape flattened images, X.reshape(n, height, width)."
+            "(n, height, width, channels): reshape flattened images, X.reshape(n, height, width). A network of your own that "
+            "reads rows of numbers is ModuleBackbone(module, modality='table')."
         )
     if values.ndim == 4 and values.shape[3] not in (1, 3, 4):
         if values.shape[1] not in (1, 3):

@@ -41,7 +41,7 @@ def resolve_cache(cache: str | os.PathLike[str] | None) -> RowCache | None:
 
 
 def _in_directory(cache: str | os.PathLike[str]) -> DirectoryCache:
-    path = os.fspath(cache)
+    path = os.fspath(cache) if isinstance(cache, str | os.PathLike) else None
     if not isinstance(path, str):
         raise ValueError(f"cache={cache!r} must be 'memory', a directory given as str or path, or None.")
     if not path.strip():

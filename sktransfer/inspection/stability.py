@@ -153,7 +153,8 @@ class StabilityDisplay:
         if record is None:
             raise ValueError(
                 f"This {type(estimator).__name__} was fitted without a stability record. Set stability_every=1 on a "
-                "FineTunedClassifier or FineTunedRegressor (or n, to record each n-th epoch), and fit it again."
+                "FineTunedClassifier or FineTunedRegressor (or n, to record each n-th epoch), and fit it again. Where nothing "
+                "is trained (max_epochs=0, or a probe with freeze_depth='all') there is nothing to record."
             )
         display = cls(
             stages=record.stages,

@@ -44,7 +44,7 @@ def make_head(head: Any, n_features: int, n_outputs: int) -> nn.Module:
     made = copy.deepcopy(head) if isinstance(head, nn.Module) else head(n_features, n_outputs)
     if not isinstance(made, nn.Module):
         raise TypeError(f"head made a {type(made).__name__}; it has to return a torch.nn.Module.")
-    made = made.requires_grad_(True).eval()
+    made.eval()
     reference = next(made.parameters(), torch.zeros(()))
     try:
         with torch.no_grad():
@@ -54,6 +54,7 @@ def make_head(head: Any, n_features: int, n_outputs: int) -> nn.Module:
         raise ValueError(
             f"The head {type(made).__name__} can't read embeddings of shape (2, {n_features}): {type(error).__name__}: {error}"
         ) from error
+    made.requires_grad_(True)  # after the pass, which makes the weights of lazy layers
     if shape != (2, n_outputs):
         raise ValueError(
             f"The head {type(made).__name__} gives an output of shape {shape} for 2 rows; (2, {n_outputs}) is needed, one "

@@ -367,6 +367,8 @@ class _Judge(Callback):
         valid_loss = net.validate()
         if valid_loss is not None and not np.isfinite(valid_loss):
             raise _Diverged(epoch)
+        if valid_loss is None and not net.is_finite():
+            raise _Diverged(epoch)
         rate = net.optimizer_.param_groups[0]["lr"]
         entry = self._write(epoch, train_loss, valid_loss, rate, time.perf_counter() - self.began)
         self.result.n_epochs = epoch
@@ -502,6 +504,21 @@ class _Net(skorch.NeuralNet):
         loss = (losses * _on(self.data.weights[places], losses)).sum() / (n_rows * self.mean_weight)
         self.scaler_.scale(loss).backward()
         return loss.item()
+
+    def is_finite(self) -> bool:
+        """Whether the weights give numbers for a few rows; the loss is that of the weights before the last step."""
+        training = self.module_.training
+        self.module_.eval()
+        few = list(range(min(4, len(self.data.rows))))
+        try:
+            with torch.no_grad(), preserved_generators():
+                made = [
+                    self.module_(chunk.to(self.settings.device, self.settings.dtype))
+                    for _, chunk in self.data.rows.chunks(few)
+                ]
+        finally:
+            self.module_.train(training)
+        return all(bool(torch.isfinite(one).all()) for one in made)
 
     def validate(self) -> float | None:
         if self.validation is None:

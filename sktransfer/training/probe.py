@@ -97,7 +97,7 @@ def fit_probe(vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray, kin
     Notes
     -----
     The penalty is the one of five with the lowest loss in five folds, or in one of them with 2,000 rows or more. Rows
-    that are equal count as one of their weights' sum, so that a row's copy never judges it.
+    that are equal count as one of their weights' sum, so that a row's copy never judges it. Weights count by their shares.
 
     Kumar et al. 2022, "Fine-tuning can distort pretrained features and underperform out-of-distribution",
     arXiv:2202.10054: a head that starts at random distorts the features while it catches up.
@@ -125,10 +125,11 @@ def fit_probe(vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray, kin
 def _distinct(
     vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sort rows, and put equal ones into one."""
+    """Sort rows, put equal ones into one, and bring the mean weight to 1."""
     joined = np.column_stack([vectors, targets])
     _, first, places = np.unique(joined, axis=0, return_index=True, return_inverse=True)
-    return vectors[first], targets[first], np.bincount(places.ravel(), weights)
+    weights = np.bincount(places.ravel(), weights)
+    return vectors[first], targets[first], weights / weights.mean()
 
 
 def _folds(order: np.ndarray, judges: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

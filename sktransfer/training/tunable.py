@@ -233,7 +233,7 @@ class TunableNetwork(nn.Module):
         table = []
         for place, stage in enumerate(self.cut.backbone.stages):
             weights = {id(one): one for name in stage.modules for one in network.get_submodule(name).parameters()}
-            frozen = place < self.cut.depth
+            frozen = place < self.first_open  # one that was to open later, and did not, was not trained
             rate = 0.0 if frozen else rates.of_stage(place, len(self.stage_names))
             table.append(StageInfo(stage.name, sum(one.numel() for one in weights.values()), frozen, rate))
         return tuple(table)
@@ -292,6 +292,12 @@ def stages_of_modules(network: nn.Module, stages: Sequence[Stage], preparation: 
     example = preparation.examples()[0]
     trace = trace_forward(network, example.args, example.kwargs)
     starts = [trace.start(network.get_submodule(stage.modules[0])) or 0 for stage in stages]
+    if starts != sorted(starts):
+        right = [stages[place].name for place in sorted(range(len(stages)), key=starts.__getitem__)]
+        raise ValueError(
+            f"The stages {', '.join(stage.name for stage in stages)} are not in forward order, in which the network runs "
+            f"them: {', '.join(right)}. Name them in that order."
+        )
     inside = {name: place for place, stage in enumerate(stages) for name in stage.modules}
     places: dict[str, int] = {}
     for name, module in network.named_modules():

@@ -173,6 +173,8 @@ def tune(
     if interrupted or _is_done(cut, plan, earlier):
         network.eval()
         return Tuned(network, [_nothing_trained()])
+    if not cut.all_frozen:
+        _check_gradient(network, rows, plan.settings.seed)
     data = Labelled(rows, targets.tensor(training.codes), torch.from_numpy(training.weights))
     held_out = None
     if validation is not None:
@@ -322,6 +324,19 @@ def _train_head_alone(head: nn.Module, vectors: np.ndarray, training: Examples, 
     )
     groups = [{"params": list(head.parameters()), "lr": plan.rates.head, "weight_decay": plan.weight_decay}]
     return train(head, data, targets.loss, groups, plan.settings).interrupted
+
+
+def _check_gradient(network: TunableNetwork, rows: NetworkRows, seed: int) -> None:
+    """Refuse a network that hands on no gradient: its stages would stay what they are without a word."""
+    network.eval()
+    dtype = next(network.parameters()).dtype
+    with preserved_generators(seed=seed), torch.enable_grad():
+        _, chunk = rows.chunks([0])[0]
+        if not network.embed(chunk.to(torch.device("cpu"), dtype)).requires_grad:
+            raise ValueError(
+                f"The network {network.cut.backbone.name!r} gives outputs without a gradient, as under torch.no_grad() or "
+                "after detach(), so its stages can't be tuned. Use freeze_depth='all', or mend its forward."
+            )
 
 
 def _is_done(cut: Cut, plan: Plan, earlier: TunableNetwork | None) -> bool:
