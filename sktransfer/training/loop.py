@@ -106,6 +106,7 @@ def train(
     settings: Settings,
     *,
     validation: Labelled | None = None,
+    sample: BatchSource | None = None,
     penalty: Callable[[], torch.Tensor] | None = None,
     observers: Sequence[Observer] = (),
 ) -> Training:
@@ -126,6 +127,9 @@ def train(
         How to train.
     validation : Labelled, optional
         Rows on which each epoch is judged, the start included. The weights of the best one are kept.
+    sample : BatchSource, optional
+        A few rows for which the weights have to give numbers after each epoch, where there is no `validation` that shows it:
+        the loss of a step is that of the weights before it.
     penalty : callable, optional
         Gives a term that is added to the loss of every step.
     observers : sequence of Observer
@@ -143,7 +147,7 @@ def train(
     """
     module.to(settings.device, settings.dtype)
     result = Training()
-    net = _Net(module, data, loss, groups, settings, validation, penalty, observers)
+    net = _Net(module, data, loss, groups, settings, validation, sample, penalty, observers)
     keeper = _Keeper(module)
     judge = _Judge(result, keeper, settings, observers, validates=validation is not None)
     net.callbacks = [("rates", _Rates(settings)), ("judge", judge)]
@@ -401,6 +405,7 @@ class _Net(skorch.NeuralNet):
         groups: list[dict[str, Any]],
         settings: Settings,
         validation: Labelled | None,
+        sample: BatchSource | None,
         penalty: Callable[[], torch.Tensor] | None,
         observers: Sequence[Observer],
     ):
@@ -419,6 +424,7 @@ class _Net(skorch.NeuralNet):
         self.groups = groups
         self.settings = settings
         self.validation = validation
+        self.sample = sample
         self.penalty = penalty
         self.observers = observers
         # Weighted rows count for themselves alone: over the mean weight of all, not of the batch.
@@ -506,19 +512,17 @@ class _Net(skorch.NeuralNet):
         return loss.item()
 
     def is_finite(self) -> bool:
-        """Whether the weights give numbers for a few rows; the loss is that of the weights before the last step."""
+        """Whether the weights give numbers for the sample."""
+        if self.sample is None:
+            return True
         training = self.module_.training
         self.module_.eval()
-        few = list(range(min(4, len(self.data.rows))))
         try:
-            with torch.no_grad(), preserved_generators():
-                made = [
-                    self.module_(chunk.to(self.settings.device, self.settings.dtype))
-                    for _, chunk in self.data.rows.chunks(few)
-                ]
+            with torch.no_grad():
+                made = run_in_parts(self.module_, self.sample, self.settings.device, self.settings.dtype)
+                return all(bool(torch.isfinite(outputs).all()) for _, outputs in made)
         finally:
             self.module_.train(training)
-        return all(bool(torch.isfinite(one).all()) for one in made)
 
     def validate(self) -> float | None:
         if self.validation is None:

@@ -31,6 +31,7 @@ from sktransfer.training.targets import Targets
 from sktransfer.training.tunable import StageRates, TunableNetwork
 
 _ROWS_TO_WATCH = 64
+_ROWS_TO_TRY = 4
 
 
 @dataclass(frozen=True)
@@ -173,8 +174,9 @@ def tune(
     if interrupted or _is_done(cut, plan, earlier):
         network.eval()
         return Tuned(network, [_nothing_trained()])
+    sample = NetworkRows(cut, preparation, training.values[:_ROWS_TO_TRY], plan.run, keep=False)
     if not cut.all_frozen:
-        _check_gradient(network, rows, plan.settings.seed)
+        _check_gradient(network, sample)
     data = Labelled(rows, targets.tensor(training.codes), torch.from_numpy(training.weights))
     held_out = None
     if validation is not None:
@@ -199,6 +201,7 @@ def tune(
             network.parameter_groups(plan.rates, plan.weight_decay),
             plan.settings,
             validation=held_out,
+            sample=sample,
             penalty=_penalty(network, plan.l2_sp),
             observers=observers,
         )
@@ -323,14 +326,15 @@ def _train_head_alone(head: nn.Module, vectors: np.ndarray, training: Examples, 
         _Vectors(torch.from_numpy(vectors)), targets.tensor(training.codes), torch.from_numpy(training.weights)
     )
     groups = [{"params": list(head.parameters()), "lr": plan.rates.head, "weight_decay": plan.weight_decay}]
-    return train(head, data, targets.loss, groups, plan.settings).interrupted
+    sample = _Vectors(torch.from_numpy(vectors[:_ROWS_TO_TRY]))
+    return train(head, data, targets.loss, groups, plan.settings, sample=sample).interrupted
 
 
-def _check_gradient(network: TunableNetwork, rows: NetworkRows, seed: int) -> None:
+def _check_gradient(network: TunableNetwork, rows: NetworkRows) -> None:
     """Refuse a network that hands on no gradient: its stages would stay what they are without a word."""
     network.eval()
     dtype = next(network.parameters()).dtype
-    with preserved_generators(seed=seed), torch.enable_grad():
+    with preserved_generators(), torch.enable_grad():
         _, chunk = rows.chunks([0])[0]
         if not network.embed(chunk.to(torch.device("cpu"), dtype)).requires_grad:
             raise ValueError(

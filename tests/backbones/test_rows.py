@@ -86,7 +86,8 @@ def test_kind_is_told_from_the_rows(tmp_path, images):
     path = tmp_path / "a.png"
     Image.fromarray(images[0]).save(path)
     assert read_rows([path], None).kind == "image"
-    assert read_rows([str(path)], None).kind == "text", "without a backbone a str is a text"
+    with pytest.warns(UserWarning, match="is the name of a file"):
+        assert read_rows([str(path)], None).kind == "text", "without a backbone a str is a text"
     assert read_rows([str(path)], "image").kind == "image"
     assert read_rows([Image.fromarray(images[0])], None).kind == "image"
     assert read_rows(images, None).kind == "image"
