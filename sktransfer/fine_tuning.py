@@ -40,6 +40,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         The stages before it are frozen: no gradient, no dropout, statistics of batch norm fixed. An int is a place in the list
         of stages, from the end if negative: 0 trains all, -1 the last stage only. A float in [0, 1] is a share of
         the stages. ``"all"`` freezes everything and trains the head alone; a linear head that starts as a probe is then done.
+        An untrained network has nothing worth keeping: all its stages are trained.
     learning_rate : float, default=1e-3
         Rate of the head at the height of the schedule.
     backbone_lr_ratio : float, default=0.1
@@ -100,7 +101,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
     pooling : str or sequence of str, default="auto"
         How outputs become one vector a row, as in :class:`PretrainedFeatureExtractor`.
     modality : {"auto", "text", "image", "table", "series"}, default="auto"
-        Kind of row.
+        Kind of row. Where neither this nor the backbone says it, str is a text and `pathlib.Path` the file of an image.
     weights : str or path, default=None
         Name of a set of weights, a weights file, or "random"; None for the default ones.
     max_length : int or None, default=None
@@ -125,8 +126,8 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
 
     Attributes
     ----------
-    classes_ : ndarray of shape (n_classes,) or list of ndarray
-        The labels, sorted; for several labels a row, 0 and 1 for each.
+    classes_ : ndarray of shape (n_classes,)
+        The labels, sorted; for several labels a row, the places of their columns.
     backbone_ : Backbone
         The pretrained network, unchanged.
     modality_ : str
@@ -465,6 +466,7 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         The stages before it are frozen: no gradient, no dropout, statistics of batch norm fixed. An int is a place in the list
         of stages, from the end if negative: 0 trains all, -1 the last stage only. A float in [0, 1] is a share of
         the stages. ``"all"`` freezes everything and trains the head alone; a linear head that starts as a probe is then done.
+        An untrained network has nothing worth keeping: all its stages are trained.
     learning_rate : float, default=1e-3
         Rate of the head at the height of the schedule.
     backbone_lr_ratio : float, default=0.1
@@ -523,7 +525,7 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
     pooling : str or sequence of str, default="auto"
         How outputs become one vector a row, as in :class:`PretrainedFeatureExtractor`.
     modality : {"auto", "text", "image", "table", "series"}, default="auto"
-        Kind of row.
+        Kind of row. Where neither this nor the backbone says it, str is a text and `pathlib.Path` the file of an image.
     weights : str or path, default=None
         Name of a set of weights, a weights file, or "random"; None for the default ones.
     max_length : int or None, default=None
