@@ -19,6 +19,8 @@ PRIOR_VARIANCES = (0.1, 1.0, 10.0, 100.0, 1000.0)
 _USUAL = 10.0
 _N_FOLDS = 5
 _MANY_ROWS = 2000
+# For each row: with more, folds tell little, and scikit-learn warns of numbers taken for classes.
+_MOST_CLASSES = 0.4
 _KEPT = 32
 
 
@@ -96,7 +98,8 @@ def fit_probe(vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray, kin
 
     Notes
     -----
-    The penalty is the one of five with the lowest loss in five folds, or in one of them with 2,000 rows or more. Rows
+    The penalty is the one of five with the lowest loss in five folds, or in one of them with 2,000 rows or more; a middle one
+    where there are fewer than 2.5 rows a class. Rows
     that are equal count as one of their weights' sum, so that a row's copy never judges it. Weights count by their shares.
 
     Kumar et al. 2022, "Fine-tuning can distort pretrained features and underperform out-of-distribution",
@@ -150,9 +153,11 @@ def _best(losses: np.ndarray) -> float:
 
 def _class_losses(vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the loss in other folds for each strength of the penalty."""
-    losses = np.zeros(len(PRIOR_VARIANCES))
+    losses, counts = np.zeros(len(PRIOR_VARIANCES)), np.bincount(targets)
+    if len(counts) > _MOST_CLASSES * len(targets):
+        return losses
     # The only row of a class is there to learn from.
-    for learned, held_out in _folds(np.argsort(targets, kind="stable"), np.bincount(targets)[targets] > 1):
+    for learned, held_out in _folds(np.argsort(targets, kind="stable"), counts[targets] > 1):
         model = LogisticRegression(tol=1e-3, max_iter=1000, warm_start=True)
         for place, variance in enumerate(PRIOR_VARIANCES):
             model.set_params(C=variance / vectors.shape[1]).fit(vectors[learned], targets[learned], weights[learned])

@@ -1,3 +1,5 @@
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -144,3 +146,11 @@ def test_scaling_is_weighted_and_leaves_constants_alone():
     assert scaling.scale == pytest.approx(np.sqrt(1 / 3))
     assert Scaling.of(vectors[:, 1:], np.ones(3)).scale == 1.0
     assert np.isfinite(scaling.apply(vectors)).all()
+
+
+def test_few_rows_a_class_bring_no_warning_of_scikit_learns():
+    generator = np.random.default_rng(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for n_classes in (10, 12, 15):
+            fit_probe(generator.normal(size=(30, 5)), np.arange(30) % n_classes, np.ones(30), "classes")
