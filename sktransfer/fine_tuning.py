@@ -63,11 +63,13 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
     freeze_batch_norm : "auto" or bool, default="auto"
         Whether batch norm keeps the statistics of pretraining in the stages that are trained; in frozen ones it always
         does. ``"auto"`` does so with ``head_init="probe"``: the probe was fitted to embeddings with these statistics, and those
-        of few rows are poor ones. In an untrained network they are learned.
+        of few rows are poor ones. In an untrained network they are then learned.
     augment : "auto", callable or None, default=None
         Images only: a random change of each training image in each epoch, from a tensor (channels, height, width) to one of the
-        same shape, such as a transform of ``torchvision.transforms.v2``. ``"auto"`` crops up to 30 percent away and mirrors
-        half of the images, which is wrong for digits and letters. The frozen stages then run in every epoch.
+        same shape and type, such as a transform of ``torchvision.transforms.v2``. It sees what the network's preparation
+        makes: uint8, resized, for networks of the catalogue; whatever a `ModuleBackbone`'s own preparation gives. ``"auto"``
+        crops up to 30 percent away and mirrors half of the images, which is wrong for digits and letters. The frozen stages
+        then run in every epoch.
     class_weight : dict, "balanced" or None, default=None
         Weights of classes, by label; ``"balanced"`` makes all classes count the same.
     max_epochs : int, default=20
@@ -103,7 +105,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
     modality : {"auto", "text", "image", "table", "series"}, default="auto"
         Kind of row. Where neither this nor the backbone says it, str is a text and `pathlib.Path` the file of an image.
     weights : str or path, default=None
-        Name of a set of weights, a weights file, or "random"; None for the default ones.
+        Name of a set of weights, a weights file, or "random", which are the same in each fit; None for the default ones.
     max_length : int or None, default=None
         Texts: tokens kept, special tokens included; None for the network's own setting.
     prompt : str or None, default=None
@@ -412,6 +414,15 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
             raise ValueError(f"class_weight of {bad[0]!r} is {made[bad[0]]}; weights are finite and not negative.")
         return {label: made.get(label, 1.0) for label in np.unique(y).tolist()}
 
+    def _split(self, X: Any, y: np.ndarray, weights: np.ndarray, seed: int) -> tuple[Any, ...]:
+        parts = super()._split(X, y, weights, seed)
+        if y.ndim == 1 and len(lost := np.setdiff1d(y, parts[2])):
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} holds back all rows of the class {lost.tolist()[0]!r}, so "
+                "that none is left to learn from. Make it smaller, or set early_stopping=False."
+            )
+        return parts
+
     def _enough_to_split(self, y: np.ndarray) -> bool:
         if y.ndim == 2:
             return True
@@ -489,11 +500,13 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
     freeze_batch_norm : "auto" or bool, default="auto"
         Whether batch norm keeps the statistics of pretraining in the stages that are trained; in frozen ones it always
         does. ``"auto"`` does so with ``head_init="probe"``: the probe was fitted to embeddings with these statistics, and those
-        of few rows are poor ones. In an untrained network they are learned.
+        of few rows are poor ones. In an untrained network they are then learned.
     augment : "auto", callable or None, default=None
         Images only: a random change of each training image in each epoch, from a tensor (channels, height, width) to one of the
-        same shape, such as a transform of ``torchvision.transforms.v2``. ``"auto"`` crops up to 30 percent away and mirrors
-        half of the images, which is wrong for digits and letters. The frozen stages then run in every epoch.
+        same shape and type, such as a transform of ``torchvision.transforms.v2``. It sees what the network's preparation
+        makes: uint8, resized, for networks of the catalogue; whatever a `ModuleBackbone`'s own preparation gives. ``"auto"``
+        crops up to 30 percent away and mirrors half of the images, which is wrong for digits and letters. The frozen stages
+        then run in every epoch.
     max_epochs : int, default=20
         Passes over the training rows.
     batch_size : int, default=32
@@ -527,7 +540,7 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
     modality : {"auto", "text", "image", "table", "series"}, default="auto"
         Kind of row. Where neither this nor the backbone says it, str is a text and `pathlib.Path` the file of an image.
     weights : str or path, default=None
-        Name of a set of weights, a weights file, or "random"; None for the default ones.
+        Name of a set of weights, a weights file, or "random", which are the same in each fit; None for the default ones.
     max_length : int or None, default=None
         Texts: tokens kept, special tokens included; None for the network's own setting.
     prompt : str or None, default=None

@@ -9,6 +9,7 @@ from functools import partial
 from numbers import Integral, Real
 from typing import Any
 
+import narwhals.stable.v2 as nw
 import numpy as np
 import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -33,7 +34,7 @@ from sktransfer.backbones.rows import KINDS, Rows, read_rows
 from sktransfer.backbones.stages import resolve_depth
 from sktransfer.caching import resolve_cache
 from sktransfer.runtime.device import PRECISIONS, resolve_device, resolve_precision, warn_of_shared_gpu
-from sktransfer.runtime.seeding import own_random_state
+from sktransfer.runtime.seeding import one_fit_at_a_time, own_random_state
 from sktransfer.training.cut import cut_at
 from sktransfer.training.observers import EpochTasks, ProgressBar
 from sktransfer.training.rows import NetworkRows
@@ -99,6 +100,10 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
     # Weights that are copied in a caller's inference mode could not be trained.
     @torch.inference_mode(False)
     def _fit(self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any, sample_weight_val: Any) -> Any:
+        with one_fit_at_a_time():
+            return self._fit_alone(X, y, sample_weight, X_val, y_val, sample_weight_val)
+
+    def _fit_alone(self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any, sample_weight_val: Any) -> Any:
         self._validate_params()
         if self.backbone is self:
             raise ValueError("backbone is this estimator itself. To go on from its last fit set warm_start=True.")
@@ -113,6 +118,11 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             _check_source(self.source_probe)
         if X_val is not None and not self.early_stopping:
             raise ValueError("X_val serves to choose the best epoch, but early_stopping=False. Leave one of them out.")
+        if self.source_probe is not None and self.stability_every is None:
+            raise ValueError(
+                "source_probe is for the stability record: set stability_every=1 as well, or leave it out."
+            )
+        told = {"estimator": self, "X": X, "y": y, "metadata": {"sample_weight": sample_weight}}
         earlier = self._network if self.warm_start and hasattr(self, "_network") else None
         y, weights = self._checked(X, y, sample_weight)
         class_weights = self._class_weights(y, weights)
@@ -123,7 +133,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             y_val, weights_val = self._checked(X_val, y_val, sample_weight_val)
             self._check_known(y_val, targets, "y_val")
             X_val, y_val, weights_val = _weighted(X_val, y_val, weights_val * _each(class_weights, y_val))
-        elif self._validates(y):
+        elif self._validates(y) and not (earlier is None and self._is_solved(X)):
             X, X_val, y, y_val, weights, weights_val = self._split(X, y, weights, int(random.randint(2**31 - 1)))
 
         backbone, rows = self._resolve(X, weights) if earlier is None else self._resume(X)
@@ -138,12 +148,12 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         validation = None
         if X_val is not None:
             with _about("X_val"):
+                _check_same_columns(X, X_val)
                 values_val = preparation.read(read_rows(X_val, backbone.kind).values)
             validation = Examples(values_val, targets.encode(y_val), weights_val)
         plan = self._plan(backbone, preparation, depth, untrained, device, random, validates=validation is not None)
 
         root = self._init_callback_context(max_subtasks=plan.settings.max_epochs)
-        told = {"estimator": self, "X": X, "y": y, "metadata": {"sample_weight": sample_weight}}
         root.call_on_fit_task_begin(**told)
 
         def watch(network: TunableNetwork) -> list[Any]:
@@ -194,6 +204,15 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
     def _enough_to_split(self, y: np.ndarray) -> bool:
         return True
 
+    def _is_solved(self, X: Any) -> bool:
+        """Whether the probe is all there is to learn, so that there are no epochs to choose from."""
+        if self.freeze_depth != "all" or self.head != "linear" or self.head_init != "probe" or self.augment is not None:
+            return False
+        kind = self._known_kind(X)
+        if kind is None and self._is_auto:
+            kind = read_rows(X, None).kind
+        return architectures.kind_of(self._backbone_for(kind)) is None
+
     def _split(self, X: Any, y: np.ndarray, weights: np.ndarray, seed: int) -> tuple[Any, ...]:
         if len(y) < 2:
             raise ValueError(
@@ -231,7 +250,8 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
     def _resume(self, X: Any) -> tuple[Backbone, Rows]:
         """Go on from the network as it was tuned."""
         begun, wanted = self._begun_from, self._backbone_for(self.modality_)
-        if isinstance(self.head, str) and self.head != self._begun_head:
+        named = self.head if isinstance(self.head, str) else None
+        if named != self._begun_head:
             raise ValueError(
                 f"warm_start=True goes on with the head of the last fit, but head is {self.head!r} now. Set warm_start=False."
             )
@@ -435,6 +455,19 @@ def _check_source(source_probe: Any) -> None:
         )
 
 
+def _check_same_columns(X: Any, X_val: Any) -> None:
+    """Refuse validation rows whose columns have other names, or the same in another order."""
+    frames = [nw.from_native(one, eager_only=True, pass_through=True) for one in (X, X_val)]
+    if not all(isinstance(frame, nw.DataFrame) for frame in frames):
+        return
+    own, other = ([str(name) for name in frame.columns] for frame in frames)
+    if own != other:
+        raise ValueError(
+            f"The columns are {', '.join(other[:10])}, those of X {', '.join(own[:10])}; they have to be the same, in the "
+            "same order."
+        )
+
+
 @contextmanager
 def _about(name: str) -> Iterator[None]:
     """Say which rows an error is about, where they are not X."""
@@ -446,7 +479,7 @@ def _about(name: str) -> Iterator[None]:
 
 def _each(class_weights: dict[Any, float], y: np.ndarray) -> np.ndarray | float:
     """Return the class weight of each row."""
-    return np.array([class_weights[label] for label in y.tolist()]) if class_weights else 1.0
+    return np.array([class_weights.get(label, 1.0) for label in y.tolist()]) if class_weights else 1.0
 
 
 def _weighted(X: Any, y: np.ndarray, weights: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:

@@ -4,6 +4,7 @@ import copy
 import pickle
 import random
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
@@ -576,14 +577,18 @@ def test_a_failed_fit_leaves_a_fitted_estimator_as_it_was(backbone, table):
 
 def test_validation_rows_of_another_width_are_refused(backbone, table):
     X, y = table
-    for name in (backbone, "auto"):
-        with pytest.raises(ValueError, match="6|feature|column"):
+    for name, words in ((backbone, "failed on an input of shape"), ("auto", "X_val: X has 5 features")):
+        with pytest.raises(ValueError, match=words):
             quick(name).fit(X, y, X_val=np.zeros((3, 5)), y_val=[0, 1, 2])
+    names = [f"column {place}" for place in range(6)]
+    frame = pd.DataFrame(X, columns=names)
+    with pytest.raises(ValueError, match="X_val: The columns are .* they have to be the same, in the same order"):
+        quick(backbone).fit(frame, y, X_val=frame[names[::-1]], y_val=y)
 
 
 def test_a_fitted_scikit_learn_model_has_no_network_to_tune(table):
     X, y = table
-    with pytest.raises((ValueError, TypeError)):
+    with pytest.raises((ValueError, TypeError), match="LogisticRegression"):
         quick(LogisticRegression().fit(X, y)).fit(X, y)
 
 
@@ -646,3 +651,121 @@ def test_a_network_that_flattens_with_view_is_tuned(depth):
         model = FineTunedClassifier(backbone, freeze_depth=depth, max_epochs=2, random_state=0, learning_rate=0.01)
         made.append(model.fit(images, y).decision_function(images))
     np.testing.assert_allclose(made[0], made[1], atol=1e-4)
+
+
+def test_threads_predict_with_one_network(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3)).astype(np.uint8)
+    model = FineTunedClassifier("image-resnet", freeze_depth=1, max_epochs=1, random_state=0, cache=None)
+    model.fit(images, np.arange(40) % 2)
+    parts = [images[start : start + 5] for start in range(0, 40, 5)] * 3
+    alone = [model.decision_function(part) for part in parts]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(model.decision_function, parts))
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_threads_fit_one_after_the_other():
+    X, y = make_classification(40, 6, random_state=0)
+    backbone = ModuleBackbone(seeded(WithDropout), modality="table", name="dropping")
+
+    def scores(seed):
+        model = FineTunedClassifier(backbone, freeze_depth=0, max_epochs=4, learning_rate=0.05, random_state=seed)
+        return model.fit(X, y).decision_function(X)
+
+    seeds = [0, 1, 2, 0, 1, 2]
+    alone = [scores(seed) for seed in seeds[:3]] * 2
+    before = torch.random.get_rng_state()
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(scores, seeds))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    for one, other in zip(alone, together, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_a_table_source_with_a_head_that_is_not_trained(table):
+    X, y = table
+    source = FineTunedClassifier(max_epochs=2, random_state=0).fit(X, y)
+    model = FineTunedClassifier(source, head="mlp", max_epochs=0, random_state=0).fit(X, y)
+    assert model.predict_proba(X).shape == (60, 3)
+
+
+def test_a_split_that_would_lose_a_class_is_refused(table):
+    X = np.random.default_rng(0).normal(size=(100, 4))
+    y = np.array([0] * 49 + [1] * 49 + [2] * 2)
+    with pytest.raises(ValueError, match="holds back all rows of the class 2|holds back 90 of them|class"):
+        for seed in range(10):
+            quick("auto", early_stopping=True, validation_fraction=0.97, random_state=seed).fit(X, y)
+
+
+def test_a_probe_alone_holds_nothing_back(backbone):
+    X, y = make_classification(1200, 6, random_state=0)
+    model = quick(backbone, freeze_depth="all").fit(X, y)
+    assert model.lineage_[-1]["n_samples"] == 1200
+    assert quick(backbone, freeze_depth="all", head="mlp").fit(X, y).lineage_[-1]["n_samples"] == 1080
+
+
+def test_a_head_on_frozen_vectors_is_trained_once(backbone, table):
+    seen = []
+    head = nn.Sequential(nn.Linear(7, 4), nn.Tanh(), nn.Linear(4, 3))
+
+    class Noting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = head
+
+        def forward(self, vectors):
+            if self.training:
+                seen.append(len(vectors))
+            return self.inner(vectors)
+
+    quick(backbone, freeze_depth="all", head=Noting(), max_epochs=5).fit(*table)
+    assert sum(seen) == 5 * 60
+
+
+def test_losses_of_training_and_validation_are_of_one_kind(backbone, table):
+    X, y = table
+    weak = {"l2_sp": 100.0, "freeze_depth": 0, "batch_size": 60, "lr_scheduler": "constant"}
+    model = quick(backbone, max_epochs=2, learning_rate=1e-9, **weak).fit(X, y, X_val=X, y_val=y)
+    assert model.history_[1]["train_loss"] == pytest.approx(model.history_[0]["valid_loss"], rel=1e-3)
+
+
+def test_a_known_class_that_is_missing_among_weighted_ones(backbone, table):
+    X, y = table
+    model = quick(backbone, warm_start=True, class_weight="balanced").fit(X, y)
+    model.fit(X[y < 2], y[y < 2], X_val=X, y_val=y)
+    assert np.isfinite(model.history_[-1]["valid_loss"])
+
+
+def test_callbacks_see_rows_and_weights_of_one_length(backbone, table):
+    from sklearn.callback import ScoringMonitor
+
+    X, y = table
+    weights = np.ones(60)
+    weights[3] = 0
+    model = quick(backbone, early_stopping=True, validation_fraction=0.2)
+    model.set_callbacks(ScoringMonitor(scoring="accuracy")).fit(X, y, sample_weight=weights)
+
+
+def test_a_source_probe_without_a_record(backbone, table):
+    with pytest.raises(ValueError, match="source_probe is for the stability record"):
+        quick(backbone, source_probe=table).fit(*table)
+
+
+def test_an_interrupt_before_the_first_epoch(backbone, table, monkeypatch):
+    from sktransfer.training.stability import StabilityMonitor
+
+    def press(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(StabilityMonitor, "record", press)
+    with pytest.warns(UserWarning, match="interrupted"):
+        model = quick(backbone, stability_every=1).fit(*table)
+    assert [entry["epoch"] for entry in model.history_] == [0]
+    assert model.predict(table[0]).shape == (60,)
+
+
+def test_warm_start_with_a_module_for_a_named_head(backbone, table):
+    model = quick(backbone, warm_start=True).fit(*table)
+    with pytest.raises(ValueError, match="goes on with the head of the last fit"):
+        model.set_params(head=nn.Linear(7, 3)).fit(*table)

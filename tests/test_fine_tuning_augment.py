@@ -135,11 +135,11 @@ def test_clones_keep_the_transform(backbone, images):
 
 @pytest.mark.parametrize(
     "change",
-    [lambda image: image[:, 1:], lambda image: image.numpy(), lambda image: None],
-    ids=["cut", "array", "none"],
+    [lambda image: image[:, 1:], lambda image: image.numpy(), lambda image: None, lambda image: image.float() / 255],
+    ids=["cut", "array", "none", "scaled"],
 )
-def test_a_change_of_shape_is_refused(backbone, images, change):
-    with pytest.raises(ValueError, match=r"augment made .* it has to return a tensor of the same shape"):
+def test_a_change_of_shape_or_type_is_refused(backbone, images, change):
+    with pytest.raises(ValueError, match=r"augment made .* it has to return a tensor of the same shape and type"):
         model(backbone, augment=change).fit(*images)
 
 

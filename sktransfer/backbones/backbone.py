@@ -551,13 +551,15 @@ class _Stop(Exception):
 def outputs_of(network: nn.Module, modules: Sequence[str], inputs: Inputs) -> list[torch.Tensor]:
     """Run a network until the last of `modules` has run, and return their outputs in the order given."""
     outputs: dict[str, torch.Tensor] = {}
-    wanted = set(modules)
+    wanted, owner = set(modules), threading.get_ident()
 
     def keep(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            outputs[name] = main_tensor(output)
-            if len(outputs) == len(wanted):
-                raise _Stop
+            # Another thread may be running the same modules.
+            if threading.get_ident() == owner:
+                outputs[name] = main_tensor(output)
+                if len(outputs) == len(wanted):
+                    raise _Stop
 
         return hook
 

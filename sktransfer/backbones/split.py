@@ -411,9 +411,14 @@ class StandIn(nn.Module):
 
     def _compute(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[torch.Tensor]:
         original = self.original.module
+        # The suffix may be on a GPU, where the frozen part is not.
+        home = next((one.device for one in original.parameters()), torch.device("cpu"))
+        given = next((one.device for one in tensors_in((args, kwargs))), home)
+        if given != home:
+            args, kwargs = map_structure((args, dict(kwargs)), lambda tensor: tensor.to(home), torch.Tensor)
         with torch.no_grad(), evaluating(original):
             # forward, not __call__: the user's hooks saw this stage when the prefix ran.
-            return list(tensors_in(original.forward(*args, **kwargs)))
+            return [one.to(given) for one in tensors_in(original.forward(*args, **kwargs))]
 
 
 class _Suffix(nn.Module):

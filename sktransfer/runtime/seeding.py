@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import random
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -38,6 +40,26 @@ def preserved_generators(seed: int | None = None) -> Iterator[None]:
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)
+
+
+_one_fit = threading.RLock()
+
+
+def _renew_lock() -> None:
+    """Give a forked process a lock of its own: one that a thread of the parent held would never be released."""
+    global _one_fit
+    _one_fit = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+@contextmanager
+def one_fit_at_a_time() -> Iterator[None]:
+    """Let one thread of this process train: dropout and random heads draw from generators that all threads share."""
+    with _one_fit:
+        yield
 
 
 def own_random_state(random_state: int | np.random.RandomState | None) -> np.random.RandomState:

@@ -65,6 +65,7 @@ def make_head(head: Any, n_features: int, n_outputs: int) -> nn.Module:
 
 def start_from_probe(head: nn.Linear, probe: LinearProbe) -> None:
     """Give a linear head the weights of a probe."""
+    assert probe.weight.shape == head.weight.shape, "a probe of other classes than the head's"
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(probe.weight))
         head.bias.copy_(torch.from_numpy(probe.bias))

@@ -97,6 +97,9 @@ class Observer(Protocol):
     def on_last_epoch(self, epoch: int) -> None:
         """Take note that the epoch that has just ended was the last one; weights are still those of its end."""
 
+    def close(self) -> None:
+        """Let go of what is held, whatever ended the training."""
+
 
 def train(
     module: nn.Module,
@@ -181,6 +184,8 @@ def train(
             module.to("cpu").eval()
             del net
             free_memory(settings.device)
+            if not result.history:  # interrupted before anything was known of the start
+                judge.write_start(None, 0.0)
     if validation is not None:
         keeper.restore()
     for entry in result.history:
@@ -337,9 +342,13 @@ class _Judge(Callback):
         self.best = np.inf if valid_loss is None or not np.isfinite(valid_loss) else valid_loss
         self.keeper.keep(0)
         self.stale = 0
-        self._write(0, None, valid_loss, 0.0, time.perf_counter() - began)
+        self.write_start(valid_loss, time.perf_counter() - began)
         for observer in self.observers:
             observer.on_start(self.settings.max_epochs)
+
+    def write_start(self, valid_loss: float | None, seconds: float) -> None:
+        """Begin the history."""
+        self._write(0, None, valid_loss, 0.0, seconds)
 
     def _write(
         self, epoch: int, train_loss: float | None, valid_loss: float | None, rate: float, seconds: float
@@ -496,7 +505,9 @@ class _Net(skorch.NeuralNet):
             extra = self.penalty()
             if extra.requires_grad:
                 self.scaler_.scale(extra).backward()
-            total += extra.item()
+            if not math.isfinite(extra.item()):
+                return math.nan
+        # Without the penalty, as the loss of validation rows is.
         return total
 
     def _backward(self, places: list[int], chunk: Any, n_rows: int) -> float:

@@ -150,6 +150,7 @@ class StabilityObserver(Bystander):
         self.settings = settings
         self.every = every
         self.source_score = source_score
+        self.monitor: StabilityMonitor | None = None
 
     def on_start(self, n_epochs: int) -> None:
         """Record the start."""
@@ -163,21 +164,22 @@ class StabilityObserver(Bystander):
 
     def after_backward(self) -> None:
         """Add up gradients."""
-        self.monitor.after_backward()
+        if self.monitor is not None:
+            self.monitor.after_backward()
 
     def on_epoch_end(self, epoch: int, entry: dict[str, Any]) -> None:
         """Record what is due."""
-        if epoch % self.every == 0:
+        if self.monitor is not None and epoch % self.every == 0:
             self.monitor.record(epoch)
 
     def on_last_epoch(self, epoch: int) -> None:
         """Record the end, wherever it is."""
-        if epoch % self.every:
+        if self.monitor is not None and epoch % self.every:
             self.monitor.record(epoch)
 
-    def result(self) -> StabilityRecord:
-        """Return the record."""
-        return self.monitor.result()
+    def result(self) -> StabilityRecord | None:
+        """Return the record, None where training was interrupted before it began."""
+        return None if self.monitor is None else self.monitor.result()
 
     def _representations(self) -> dict[str, np.ndarray]:
         training = self.network.training

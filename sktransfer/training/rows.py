@@ -14,7 +14,7 @@ from sktransfer.backbones.activations import Activations
 from sktransfer.backbones.encoding import Run, prepare_rows
 from sktransfer.backbones.preparation import Inputs, Preparation
 from sktransfer.backbones.split_check import light_inputs, pad_rows
-from sktransfer.caching.memory import DEFAULT_MAX_BYTES
+from sktransfer.caching.memory import DEFAULT_MAX_BYTES, memory_cache
 from sktransfer.runtime.batching import batches_by_size, made_ahead
 from sktransfer.training.cut import Cut
 
@@ -122,6 +122,11 @@ class NetworkRows:
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def vectors(self) -> np.ndarray | None:
+        """Embeddings of all rows, where all stages are frozen and nothing is augmented."""
+        return None if self._vectors is None else self._vectors.numpy()
+
     def chunks(self, places: Sequence[int]) -> list[tuple[list[int], Chunk]]:
         """Return rows as they go through the trained part: together, but for those that no batch can hold together.
 
@@ -188,10 +193,11 @@ class NetworkRows:
     def _augmented(self, item: torch.Tensor) -> torch.Tensor:
         assert self.augment is not None
         made = self.augment(item.clone())  # what is done in place must not add up over epochs
-        if not isinstance(made, torch.Tensor) or made.shape != item.shape:
-            what = tuple(made.shape) if isinstance(made, torch.Tensor) else type(made).__name__
+        if not isinstance(made, torch.Tensor) or made.shape != item.shape or made.dtype != item.dtype:
+            what = f"{tuple(made.shape)}, {made.dtype}" if isinstance(made, torch.Tensor) else type(made).__name__
             raise ValueError(
-                f"augment made {what} of an image of shape {tuple(item.shape)}; it has to return a tensor of the same shape."
+                f"augment made {what} of an image of shape {tuple(item.shape)}, {item.dtype}; it has to return a tensor of the "
+                "same shape and type. What scales pixels belongs to the network's preparation, which comes after it."
             )
         return made
 
@@ -261,18 +267,20 @@ class NetworkRows:
         assert self._activations is not None
         if self.run.cache is None:
             return
-        info = self.run.cache.info()
-        most = min(info.max_bytes, DEFAULT_MAX_BYTES)
+        in_cache, in_memory = self.run.cache.info().max_bytes, memory_cache.info().max_bytes
         kept: list[np.ndarray] = []
         ends = [min(_LOOKED_AT_FIRST, len(self)), *range(_FETCHED_AT_ONCE, len(self), _FETCHED_AT_ONCE), len(self)]
         start = 0
         for end in sorted(set(ends)):
             kept += self._activations.of_rows(self.values, self._digests, range(start, end))
             start = end
-            if sum(row.nbytes for row in kept) / end * len(self) > most:
+            expected = sum(row.nbytes for row in kept) / end * len(self)
+            if expected > in_cache:
                 # Rows that push each other out are of no use to later fits either.
                 self._activations = self.cut.activations(self.preparation, replace(self.run, cache=None))
                 return
+            if expected > in_memory:
+                return  # a directory holds them, from which each batch is fetched
         self._kept = kept
 
     def _keep_items(self) -> None:

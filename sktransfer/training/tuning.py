@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from sktransfer.training.tunable import StageRates, TunableNetwork
 
 _ROWS_TO_WATCH = 64
 _ROWS_TO_TRY = 4
+_lending = threading.RLock()
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ def tune(
     rows = NetworkRows(cut, preparation, training.values, plan.run, augment=plan.augment)
     network, interrupted = _start(cut, preparation, training, targets, plan, rows, earlier)
     if interrupted or _is_done(cut, plan, earlier):
-        network.eval()
+        network.to(plan.settings.dtype).eval()
         return Tuned(network, [_nothing_trained()])
     sample = NetworkRows(cut, preparation, training.values[:_ROWS_TO_TRY], plan.run, keep=False)
     if not cut.all_frozen:
@@ -233,19 +235,21 @@ def run_network(network: TunableNetwork, rows: NetworkRows, device: torch.device
     home = next(network.parameters()).device
     training = network.training
     outputs: np.ndarray | None = None
-    network.to(device).eval()
-    try:
-        dtype = next(network.parameters()).dtype
-        with frozen_pass(device), training_kernels_for(device, dtype) or nullcontext():
-            for places, given in run_in_parts(getattr(network, part), rows, device, dtype):
-                made = given.double().cpu().numpy()
-                if outputs is None:
-                    outputs = np.empty((len(rows), made.shape[1]))
-                outputs[places] = made
-    finally:
-        network.to(home).train(training)
-        if home != device:
-            free_memory(device)
+    # While it is on another device, or in another mode, it is lent to one thread.
+    with _lending if home != device or training else nullcontext():
+        network.to(device).eval()
+        try:
+            dtype = next(network.parameters()).dtype
+            with frozen_pass(device), training_kernels_for(device, dtype) or nullcontext():
+                for places, given in run_in_parts(getattr(network, part), rows, device, dtype):
+                    made = given.double().cpu().numpy()
+                    if outputs is None:
+                        outputs = np.empty((len(rows), made.shape[1]))
+                    outputs[places] = made
+        finally:
+            network.to(home).train(training)
+            if home != device:
+                free_memory(device)
     assert outputs is not None  # rows are never empty
     return outputs
 
@@ -278,7 +282,7 @@ def _start(
             if plan.untrained is not None:
                 network.suffix.network.load_state_dict(plan.untrained().state_dict())  # type: ignore[union-attr]
             return network, False
-        vectors = cut.embed(preparation, training.values, plan.run)
+        vectors = rows.vectors if rows.vectors is not None else cut.embed(preparation, training.values, plan.run)
         scaling = Scaling.of(vectors, training.weights)
         head = make_head(plan.head, vectors.shape[1], targets.n_outputs)
         network = network_with(head, vectors.shape[1])
@@ -286,6 +290,8 @@ def _start(
     network.scale = torch.tensor(scaling.scale)
     scaled = scaling.apply(vectors)
     if not isinstance(head, nn.Linear) or plan.head != "linear":
+        if cut.all_frozen and plan.augment is None:
+            return network, False  # what follows is the same training
         return network, _train_head_alone(head, scaled, training, targets, plan)
     probe = fit_probe(scaled, training.codes, training.weights, targets.kind)
     network.head_penalty = torch.tensor(probe.penalty)
@@ -332,6 +338,8 @@ def _train_head_alone(head: nn.Module, vectors: np.ndarray, training: Examples, 
 
 def _check_gradient(network: TunableNetwork, rows: NetworkRows) -> None:
     """Refuse a network that hands on no gradient: its stages would stay what they are without a word."""
+    if not any(one.requires_grad for stage in network.stage_parameters.values() for one in stage):
+        return  # stages without weights
     network.eval()
     dtype = next(network.parameters()).dtype
     with preserved_generators(), torch.enable_grad():
@@ -376,10 +384,10 @@ def _penalty(network: TunableNetwork, l2_sp: float) -> Callable[[], torch.Tensor
         if of_head:
             total = total + of_head * rows[0].square().sum()
         # Stages that are not open yet are where they started.
+        start[:] = [then.to(now.device, now.dtype) for now, then in zip(weights, start, strict=False)]
         pairs = [(now, then) for now, then in zip(weights, start, strict=False) if now.requires_grad]
         if pairs:
-            there = [then.to(now.device, now.dtype) for now, then in pairs]
-            total = total + l2_sp * l2_sp_penalty([now for now, _ in pairs], there)
+            total = total + l2_sp * l2_sp_penalty([now for now, _ in pairs], [then for _, then in pairs])
         return total
 
     return penalty

@@ -46,7 +46,7 @@ def quick(backbone, **parameters):
 @pytest.mark.parametrize("depth", [1, "all"])
 def test_heads(backbone, table, head, depth):
     X, y = table
-    model = quick(backbone, head=head, freeze_depth=depth, max_epochs=15, learning_rate=0.01).fit(X, y)
+    model = quick(backbone, head=head, freeze_depth=depth, max_epochs=15, learning_rate=0.03).fit(X, y)
     assert model.score(X, y) > 0.6
     assert model.n_epochs_ == 15
 
