@@ -24,7 +24,7 @@ from benchmarks.report import begin, make_parser
 from sktransfer import FineTunedClassifier
 
 FIRST_SEED = 100
-RATES, RATIOS, DEPTHS = (3e-4, 1e-3, 3e-3), (0.1, 0.3, 1.0), (0.5, 0)
+RATES, RATIOS, DEPTHS = (3e-4, 1e-3, 3e-3), (0.03, 0.1, 0.3, 1.0), (0.5, 0)
 # Photographs and 77 intents take minutes a fit.
 CHEAP = ("series", "heart", "adult", "digits")
 

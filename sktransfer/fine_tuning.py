@@ -43,7 +43,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         An untrained network has nothing worth keeping: all its stages are trained.
     learning_rate : float, default=1e-3
         Rate of the head at the height of the schedule.
-    backbone_lr_ratio : float, default=0.1
+    backbone_lr_ratio : float, default=0.03
         Rate of the top stage, as a share of the head's.
     layer_decay : float, default=0.9
         Rate of each stage, as a share of that of the stage above it, in (0, 1].
@@ -180,7 +180,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         *,
         freeze_depth=0.5,
         learning_rate=1e-3,
-        backbone_lr_ratio=0.1,
+        backbone_lr_ratio=0.03,
         layer_decay=0.9,
         unfreeze_every=None,
         l2_sp=0.0,
@@ -480,7 +480,7 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         An untrained network has nothing worth keeping: all its stages are trained.
     learning_rate : float, default=1e-3
         Rate of the head at the height of the schedule.
-    backbone_lr_ratio : float, default=0.1
+    backbone_lr_ratio : float, default=0.03
         Rate of the top stage, as a share of the head's.
     layer_decay : float, default=0.9
         Rate of each stage, as a share of that of the stage above it, in (0, 1].
@@ -603,7 +603,7 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         *,
         freeze_depth=0.5,
         learning_rate=1e-3,
-        backbone_lr_ratio=0.1,
+        backbone_lr_ratio=0.03,
         layer_decay=0.9,
         unfreeze_every=None,
         l2_sp=0.0,
