@@ -81,6 +81,7 @@ def test_rates_are_what_weights_move_by(backbone, table):
         optimizer="adam",
         weight_decay=0.0,
         warmup_ratio=0.0,
+        backbone_lr_ratio=0.1,
         layer_decay=0.5,
         head_init="random",
     )
