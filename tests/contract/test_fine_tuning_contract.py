@@ -69,7 +69,12 @@ def test_checks_of_scikit_learns_own_estimators(make, name):
 
 
 def own_images():
-    return ModuleBackbone(seeded(TinyImage), name="own image network")
+    """Make a small image network; without dropout, which counts rows and not what they weigh."""
+    module = seeded(TinyImage)
+    for inner in module.modules():
+        if isinstance(inner, nn.Dropout):
+            inner.p = 0.0
+    return ModuleBackbone(module, name="own image network")
 
 
 def own_series():
@@ -79,8 +84,9 @@ def own_series():
 
 
 def cases():
-    # Few epochs: rounding in the order of 1e-7 grows with every step.
-    full = {"batch_size": 64, "max_epochs": 1}  # full batches, in which weights are copies
+    # Full batches, in which weights are copies, and plain gradient descent: those of a head that starts as a probe are
+    # rounding alone there, and Adam would make whole steps of them.
+    full = {"batch_size": 64, "max_epochs": 1, "optimizer": "sgd"}
     networks = {
         "static text": ("text", {"backbone": "text-static", "freeze_depth": 0, **full}),
         "own image network": ("image", {"backbone": own_images(), "freeze_depth": 1, **full}),
@@ -89,10 +95,7 @@ def cases():
     for make in BOTH:
         for name, (kind, parameters) in networks.items():
             for estimator, check in transfer_estimator_checks(make(**parameters), kind):
-                marks = []
-                if name == "own image network" and check.name == "check_weights_equal_copies":
-                    marks.append(pytest.mark.xfail(reason=NOT_OF_COPIES, strict=True))
-                yield pytest.param(estimator, check, id=f"{make.__name__}-{name}-{check}", marks=marks)
+                yield pytest.param(estimator, check, id=f"{make.__name__}-{name}-{check}")
 
 
 @pytest.mark.parametrize("estimator, check", list(cases()))
