@@ -87,7 +87,7 @@ def test_statistics_of_trained_stages_stay_where_the_head_starts_as_a_probe(para
     assert any("running_mean" in one for one in moved) == (not fixed)
     assert any(mode for name, mode in steps[0].items() if "bn" in name) == (not fixed)
     monkeypatch.undo()
-    # The head's own batch norm, and that of an untrained network, has everything to learn.
+    # The head's own batch norm has everything to learn.
     head = nn.Sequential(nn.BatchNorm1d(512), nn.Linear(512, 1))
     trained = FineTunedClassifier(module, freeze_depth="all", head=head, max_epochs=1, random_state=0).fit(
         images, LABELS

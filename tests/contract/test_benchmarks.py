@@ -251,7 +251,15 @@ def test_memory_is_watched_while_other_code_runs():
 
 
 @pytest.mark.parametrize(
-    "name", [*COMMANDS, "compare_search", "compare_memory", "compare_fine_tuning_search", "evaluate_fine_tuning"]
+    "name",
+    [
+        *COMMANDS,
+        "calibrate_fine_tuning",
+        "compare_search",
+        "compare_memory",
+        "compare_fine_tuning_search",
+        "evaluate_fine_tuning",
+    ],
 )
 def test_every_comparison_explains_itself(name, capsys):
     module = importlib.import_module(f"benchmarks.{name}")
