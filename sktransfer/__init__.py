@@ -12,6 +12,8 @@ __version__ = "0.1.0"
 _HOME = {
     "Card": "sktransfer.backbones.card",
     "CacheInfo": "sktransfer.caching",
+    "DistilledClassifier": "sktransfer.distillation",
+    "DistilledRegressor": "sktransfer.distillation",
     "FineTunedClassifier": "sktransfer.fine_tuning",
     "FineTunedRegressor": "sktransfer.fine_tuning",
     "ModuleBackbone": "sktransfer.backbones.modules",
@@ -26,6 +28,8 @@ _HOME = {
 __all__ = [
     "CacheInfo",
     "Card",
+    "DistilledClassifier",
+    "DistilledRegressor",
     "FineTunedClassifier",
     "FineTunedRegressor",
     "ModuleBackbone",
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     from sktransfer.backbones.loading import unload_backbones
     from sktransfer.backbones.modules import ModuleBackbone
     from sktransfer.caching import CacheInfo, cache_clear, cache_info, set_cache_limit
+    from sktransfer.distillation import DistilledClassifier, DistilledRegressor
     from sktransfer.feature_extraction import PretrainedFeatureExtractor
     from sktransfer.fine_tuning import FineTunedClassifier, FineTunedRegressor
 

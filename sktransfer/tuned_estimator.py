@@ -363,7 +363,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         """
         return self._through(X, "embed").astype(np.float32, copy=False)
 
-    def _through(self, X: Any, part: str = "forward") -> np.ndarray:
+    def _through(self, X: Any, part: str = "answer") -> np.ndarray:
         """Run rows through the tuned network; with the cache, what is frozen runs once for each row."""
         check_is_fitted(self)
         self._validate_params()

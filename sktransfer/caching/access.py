@@ -7,6 +7,7 @@ from numbers import Integral
 
 from sktransfer._nearest import did_you_mean
 from sktransfer.caching.directory import DirectoryCache, directory_cache
+from sktransfer.caching.fits import kept_fits
 from sktransfer.caching.interface import CacheInfo, RowCache
 from sktransfer.caching.memory import memory_cache
 
@@ -109,7 +110,8 @@ def cache_clear(cache: str | os.PathLike[str] = "memory") -> None:
     Parameters
     ----------
     cache : "memory", str or path, default="memory"
-        "memory", or a directory that was given to an estimator as `cache`; its rows go for all processes.
+        "memory", with which the teachers go that candidates of a search have shared; or a directory that was given to an
+        estimator as `cache`; its rows go for all processes.
 
     Raises
     ------
@@ -129,6 +131,8 @@ def cache_clear(cache: str | os.PathLike[str] = "memory") -> None:
     """
     chosen: RowCache = memory_cache if cache == "memory" else _existing(cache)
     chosen.clear()
+    if cache == "memory":
+        kept_fits.clear()
 
 
 def set_cache_limit(max_bytes: int, cache: str | os.PathLike[str] = "memory") -> None:

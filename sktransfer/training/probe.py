@@ -75,7 +75,9 @@ _lock = threading.Lock()
 _recent: OrderedDict[bytes, LinearProbe] = OrderedDict()
 
 
-def fit_probe(vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray, kind: str) -> LinearProbe:
+def fit_probe(
+    vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray, kind: str, n_classes: int | None = None
+) -> LinearProbe:
     """Fit a linear model to scaled embeddings, with the strength of its penalty chosen by cross-validation.
 
     In a search over rates and depths every candidate of a fold asks for the same one, so the last few are kept.
@@ -90,6 +92,8 @@ def fit_probe(vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray, kin
         Weights of rows.
     kind : {"classes", "labels", "numbers"}
         What the targets are.
+    n_classes : int, optional
+        Number of classes, where there may be some without a row; those are then held to be improbable.
 
     Returns
     -------
@@ -105,6 +109,11 @@ def fit_probe(vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray, kin
     Kumar et al. 2022, "Fine-tuning can distort pretrained features and underperform out-of-distribution",
     arXiv:2202.10054: a head that starts at random distorts the features while it catches up.
     """
+    if kind == "classes" and n_classes is not None:
+        present, codes = np.unique(targets, return_inverse=True)
+        if len(present) < n_classes:
+            probe = None if len(present) == 1 else fit_probe(vectors, codes, weights, kind)
+            return _with_absent(probe, present, n_classes, vectors.shape)
     content = b"".join(
         repr((part.shape, part.dtype.str)).encode() + np.ascontiguousarray(part).tobytes()
         for part in (vectors, targets, weights)
@@ -123,6 +132,21 @@ def fit_probe(vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray, kin
         while len(_recent) > _KEPT:
             _recent.popitem(last=False)
     return probe
+
+
+def _with_absent(probe: LinearProbe | None, present: np.ndarray, n_classes: int, shape: tuple[int, ...]) -> LinearProbe:
+    """Give a probe classes that had no row, as improbable as the number of rows makes them (Laplace)."""
+    n_rows, n_features = shape
+    rows, bias = np.zeros((n_classes, n_features)), np.zeros(n_classes)
+    if probe is not None:
+        one = len(probe.weight) == 1
+        rows[present] = np.outer([-0.5, 0.5], probe.weight[0]) if one else probe.weight
+        bias[present] = np.array([-0.5, 0.5]) * probe.bias[0] if one else probe.bias
+    bias[np.setdiff1d(np.arange(n_classes), present)] = bias[present].min() - np.log(n_rows + 1)
+    penalty = 0.0 if probe is None else probe.penalty
+    if n_classes == 2:
+        return LinearProbe(rows[1:] - rows[:1], bias[1:] - bias[:1], penalty)
+    return LinearProbe(rows, bias, penalty)
 
 
 def _distinct(

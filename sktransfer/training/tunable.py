@@ -78,6 +78,7 @@ class TunableNetwork(nn.Module):
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("head_penalty", torch.zeros(()))
         self.head = head
+        self.projection: nn.Linear | None = None
         self.fixed_norms = fixed_norms
         stages = backbone.find_stages(preparation)
         self.stage_names = tuple(stage.name for stage in stages)
@@ -186,9 +187,25 @@ class TunableNetwork(nn.Module):
                 layout = torch.channels_last if channels_last else torch.contiguous_format
                 parameter.data = parameter.data.contiguous(memory_format=layout)
 
-    def forward(self, chunk: Chunk) -> torch.Tensor:
+    def answer(self, chunk: Chunk) -> torch.Tensor:
         """Return the head's outputs for rows."""
         return self.head((self.embed(chunk) - self.center) / self.scale)
+
+    def forward(self, chunk: Chunk) -> torch.Tensor:
+        """Return what the loss is taken of: the head's outputs and, behind them, predictions of a teacher's features."""
+        if self.projection is None:
+            return self.answer(chunk)
+        scaled = (self.embed(chunk) - self.center) / self.scale
+        return torch.cat([self.head(scaled), self.projection(scaled)], dim=1)
+
+    def add_hints(self, n_hints: int) -> nn.Linear:
+        """Predict a teacher's features too, while the network is trained, and return what does so."""
+        self.projection = nn.Linear(len(self.center), n_hints)
+        return self.projection
+
+    def drop_hints(self) -> None:
+        """Predict a teacher's features no more."""
+        self.projection = None
 
     def representations(self, chunk: Chunk) -> dict[str, torch.Tensor]:
         """Return the pooled output of each stage behind the cut, in the mode that the network is in."""
@@ -221,6 +238,8 @@ class TunableNetwork(nn.Module):
         # A head that is a probe keeps the probe's own penalty.
         head_decay = 0.0 if self.head_penalty else weight_decay
         add("head", list(self.head.parameters()), rates.head, head_decay)
+        if self.projection is not None:
+            add("projection", list(self.projection.parameters()), rates.head, weight_decay)
         for place in range(self.cut.depth, len(self.stage_names)):
             before = {id(one) for one in self._before} if self.cut.depth else set()
             chosen = [one for one in self.stage_parameters[place] if id(one) not in before]

@@ -173,7 +173,10 @@ def tune(
             make_head(plan.head, _n_features(cut, preparation, training, plan), targets.n_outputs)
     rows = NetworkRows(cut, preparation, training.values, plan.run, augment=plan.augment)
     network, interrupted = _start(cut, preparation, training, targets, plan, rows, earlier)
-    if interrupted or _is_done(cut, plan, earlier):
+    if targets.n_hints:
+        _add_hints(network, rows, training, targets, plan)
+    if interrupted or _is_done(cut, plan, targets, earlier):
+        network.drop_hints()
         network.to(plan.settings.dtype).eval()
         return Tuned(network, [_nothing_trained()])
     sample = NetworkRows(cut, preparation, training.values[:_ROWS_TO_TRY], plan.run, keep=False)
@@ -210,11 +213,12 @@ def tune(
     finally:
         for observer in observers:
             observer.close()
+        network.drop_hints()
     record = None if stability is None else stability.result()
     return Tuned(network, result.history, result.n_epochs, record)
 
 
-def run_network(network: TunableNetwork, rows: NetworkRows, device: torch.device, part: str = "forward") -> np.ndarray:
+def run_network(network: TunableNetwork, rows: NetworkRows, device: torch.device, part: str = "answer") -> np.ndarray:
     """Run rows through a tuned network.
 
     Parameters
@@ -225,7 +229,7 @@ def run_network(network: TunableNetwork, rows: NetworkRows, device: torch.device
         The rows.
     device : torch.device
         Where to run.
-    part : {"forward", "embed"}, default="forward"
+    part : {"answer", "embed"}, default="answer"
         Outputs, or embeddings.
 
     Returns
@@ -293,10 +297,22 @@ def _start(
         if cut.all_frozen and plan.augment is None:
             return network, False  # what follows is the same training
         return network, _train_head_alone(head, scaled, training, targets, plan)
-    probe = fit_probe(scaled, training.codes, training.weights, targets.kind)
+    n_classes = max(2, targets.n_outputs) if targets.kind == "classes" else None
+    probe = fit_probe(scaled, targets.probe_codes(training.codes), training.weights, targets.kind, n_classes)
     network.head_penalty = torch.tensor(probe.penalty)
     start_from_probe(head, probe)
     return network, False
+
+
+def _add_hints(network: TunableNetwork, rows: NetworkRows, training: Examples, targets: Targets, plan: Plan) -> None:
+    """Let the network predict a teacher's features from its embedding, from a ridge regression on where it starts."""
+    with preserved_generators(seed=plan.settings.seed):
+        projection = network.add_hints(targets.n_hints)
+    if plan.head_init == "probe":
+        cut = network.cut
+        vectors = rows.vectors if rows.vectors is not None else cut.embed(rows.preparation, training.values, plan.run)
+        scaled = Scaling(network.center.double().numpy(), float(network.scale)).apply(vectors)
+        start_from_probe(projection, fit_probe(scaled, targets.hints(training.codes), training.weights, "numbers"))
 
 
 def _n_features(cut: Cut, preparation: Preparation, training: Examples, plan: Plan) -> int:
@@ -351,9 +367,9 @@ def _check_gradient(network: TunableNetwork, rows: NetworkRows) -> None:
             )
 
 
-def _is_done(cut: Cut, plan: Plan, earlier: TunableNetwork | None) -> bool:
+def _is_done(cut: Cut, plan: Plan, targets: Targets, earlier: TunableNetwork | None) -> bool:
     """Whether nothing is left to learn: a probe is the best linear head of frozen embeddings already."""
-    solved = plan.head == "linear" and plan.head_init == "probe" and earlier is None
+    solved = targets.solved_by_probe and plan.head == "linear" and plan.head_init == "probe" and earlier is None
     return plan.settings.max_epochs == 0 or (cut.all_frozen and solved and plan.augment is None)
 
 

@@ -6,10 +6,9 @@ import warnings
 import pytest
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import check_estimator
-from support.networks import TinyImage, seeded
-from torch import nn
+from support.networks import own_images, own_series
 
-from sktransfer import FineTunedClassifier, FineTunedRegressor, ModuleBackbone
+from sktransfer import FineTunedClassifier, FineTunedRegressor
 from sktransfer.testing import transfer_estimator_checks
 
 BOTH = [FineTunedClassifier, FineTunedRegressor]
@@ -66,21 +65,6 @@ def test_checks_of_scikit_learns_own_estimators(make, name):
         # They hand over frames and arrays by turns, of which scikit-learn warns.
         warnings.simplefilter("ignore")
         check(make(max_epochs=2))
-
-
-def own_images():
-    """Make a small image network; without dropout, which counts rows and not what they weigh."""
-    module = seeded(TinyImage)
-    for inner in module.modules():
-        if isinstance(inner, nn.Dropout):
-            inner.p = 0.0
-    return ModuleBackbone(module, name="own image network")
-
-
-def own_series():
-    """Make a small network for series of two channels."""
-    module = seeded(lambda: nn.Sequential(nn.Conv1d(2, 6, 5, padding=2, bias=False), nn.BatchNorm1d(6), nn.ReLU()))
-    return ModuleBackbone(module, modality="series", name="own series network")
 
 
 def cases():

@@ -4,6 +4,8 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 
+from sktransfer import ModuleBackbone
+
 WORDS = "how do i reset my card s pin the delivery was late again thanks a one two three überweisung".split()
 
 
@@ -78,3 +80,18 @@ def seeded(make, seed=0):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return make()
+
+
+def own_images():
+    """Make a small image network; without dropout, which counts rows and not what they weigh."""
+    module = seeded(TinyImage)
+    for inner in module.modules():
+        if isinstance(inner, nn.Dropout):
+            inner.p = 0.0
+    return ModuleBackbone(module, name="own image network")
+
+
+def own_series():
+    """Make a small network for series of two channels."""
+    module = seeded(lambda: nn.Sequential(nn.Conv1d(2, 6, 5, padding=2, bias=False), nn.BatchNorm1d(6), nn.ReLU()))
+    return ModuleBackbone(module, modality="series", name="own series network")
