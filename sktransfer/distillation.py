@@ -366,9 +366,9 @@ class DistilledClassifier(ClassifierMixin, _Distilled):
     Notes
     -----
     The loss of a row is ``alpha * H + (1 - alpha) * T**2 * KL``, with the cross-entropy ``H`` of its label, 0 where it has
-    none, and the divergence of softened probabilities (Hinton et al. 2015, arXiv:1503.02531). A scikit-learn student gets each row
-    once for each class, weighted by that class's share of ``alpha * label + (1 - alpha) * teacher``; shares below 1e-4 are left
-    out. Hints: Romero et al. 2015, arXiv:1412.6550.
+    none, and the divergence of softened probabilities (Hinton et al. 2015, arXiv:1503.02531). A scikit-learn student gets each
+    row once for each class, weighted by that class's share of ``alpha * label + (1 - alpha) * teacher``; shares below 1e-4 are
+    left out. Hints: Romero et al. 2015, arXiv:1412.6550.
 
     Examples
     --------

@@ -200,5 +200,5 @@ def size_of(model: Any) -> int:
     if head is not None:
         return size_of(model.__sktransfer_backbone__().network_to_read()) + size_of(head)
     counter = _Counter()
-    pickle.Pickler(counter, protocol=5).dump(model)  # type: ignore[arg-type]
+    pickle.Pickler(counter, protocol=5).dump(model)
     return counter.n_bytes

@@ -42,9 +42,10 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         the stages. ``"all"`` freezes everything and trains the head alone; a linear head that starts as a probe is then done.
         An untrained network has nothing worth keeping: all its stages are trained.
     learning_rate : float, default=1e-3
-        Rate of the head at the height of the schedule.
-    backbone_lr_ratio : float, default=0.03
-        Rate of the top stage, as a share of the head's.
+        Rate of a head that starts at random, at the height of the schedule.
+    backbone_lr_ratio : float, default=0.1
+        Rate of the top stage, as a share of `learning_rate`. A head that starts as a probe has learned already, and moves at
+        this rate too.
     layer_decay : float, default=0.9
         Rate of each stage, as a share of that of the stage above it, in (0, 1].
     unfreeze_every : int or None, default=None
@@ -180,7 +181,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         *,
         freeze_depth=0.5,
         learning_rate=1e-3,
-        backbone_lr_ratio=0.03,
+        backbone_lr_ratio=0.1,
         layer_decay=0.9,
         unfreeze_every=None,
         l2_sp=0.0,
@@ -479,9 +480,10 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         the stages. ``"all"`` freezes everything and trains the head alone; a linear head that starts as a probe is then done.
         An untrained network has nothing worth keeping: all its stages are trained.
     learning_rate : float, default=1e-3
-        Rate of the head at the height of the schedule.
-    backbone_lr_ratio : float, default=0.03
-        Rate of the top stage, as a share of the head's.
+        Rate of a head that starts at random, at the height of the schedule.
+    backbone_lr_ratio : float, default=0.1
+        Rate of the top stage, as a share of `learning_rate`. A head that starts as a probe has learned already, and moves at
+        this rate too.
     layer_decay : float, default=0.9
         Rate of each stage, as a share of that of the stage above it, in (0, 1].
     unfreeze_every : int or None, default=None
@@ -603,7 +605,7 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         *,
         freeze_depth=0.5,
         learning_rate=1e-3,
-        backbone_lr_ratio=0.03,
+        backbone_lr_ratio=0.1,
         layer_decay=0.9,
         unfreeze_every=None,
         l2_sp=0.0,

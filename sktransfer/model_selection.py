@@ -173,7 +173,8 @@ class LabeledScorer(_MetadataRequester):
         labeled = np.flatnonzero(check_labeled(sample_labeled, X))
         if not len(labeled):
             raise ValueError(
-                "None of the rows to score has a label. Take a splitter that puts rows with a label into every fold."
+                "None of the rows to score has a label. Take a splitter that shuffles, as "
+                "StratifiedKFold(5, shuffle=True), so that every fold has some."
             )
         return scorer(estimator, _safe_indexing(X, labeled), _safe_indexing(y, labeled))
 

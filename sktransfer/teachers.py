@@ -365,7 +365,7 @@ def _state_of(model: Any) -> str | None:
     """Return the digest of a pickle: the same object with the same pickle was not fitted again, nor its weights changed."""
     written = _Digest()
     try:
-        pickle.Pickler(written, protocol=5).dump(model.module if isinstance(model, ModuleBackbone) else model)  # type: ignore[arg-type]
+        pickle.Pickler(written, protocol=5).dump(model.module if isinstance(model, ModuleBackbone) else model)
     except (pickle.PicklingError, TypeError, AttributeError, RuntimeError):
         return None
     return written.hash.hexdigest()
@@ -451,8 +451,9 @@ class ClassAnswers:
         if lacking and not self.partial:
             raise _lacking(teacher, known, lacking)
         made = np.full((len(logs), len(found)), np.log(_SMALLEST))
-        there = [place for place, column in enumerate(found) if column is not None]
-        made[:, there] = logs[:, [found[place] for place in there]]
+        for place, column in enumerate(found):
+            if column is not None:
+                made[:, place] = logs[:, column]
         return log_softmax(made, axis=1)
 
 

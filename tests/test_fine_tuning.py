@@ -725,7 +725,7 @@ def test_a_head_on_frozen_vectors_is_trained_once(backbone, table):
 
 def test_losses_of_training_and_validation_are_of_one_kind(backbone, table):
     X, y = table
-    weak = {"l2_sp": 100.0, "freeze_depth": 0, "batch_size": 60, "lr_scheduler": "constant"}
+    weak = {"l2_sp": 100.0, "freeze_depth": 0, "batch_size": 60, "lr_scheduler": "constant", "head_init": "random"}
     model = quick(backbone, max_epochs=2, learning_rate=1e-9, **weak).fit(X, y, X_val=X, y_val=y)
     assert model.history_[1]["train_loss"] == pytest.approx(model.history_[0]["valid_loss"], rel=1e-3)
 

@@ -24,6 +24,9 @@ from sktransfer.runtime.kernels import training_kernels_for
 from sktransfer.runtime.seeding import preserved_generators
 from sktransfer.training.settings import Settings
 
+# From outputs, targets and weights of rows to a number.
+Judgement = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], float]
+
 
 class BatchSource(Protocol):
     """Rows that a module can be called with."""
@@ -111,6 +114,7 @@ def train(
     validation: Labelled | None = None,
     sample: BatchSource | None = None,
     penalty: Callable[[], torch.Tensor] | None = None,
+    judge: Judgement | None = None,
     observers: Sequence[Observer] = (),
 ) -> Training:
     """Train a module in place.
@@ -135,6 +139,8 @@ def train(
         the loss of a step is that of the weights before it.
     penalty : callable, optional
         Gives a term that is added to the loss of every step.
+    judge : callable, optional
+        From outputs, targets and weights of all validation rows to what is lowest for the best epoch; the mean loss if None.
     observers : sequence of Observer
         Told of epochs and steps.
 
@@ -150,15 +156,15 @@ def train(
     """
     module.to(settings.device, settings.dtype)
     result = Training()
-    net = _Net(module, data, loss, groups, settings, validation, sample, penalty, observers)
+    net = _Net(module, data, loss, groups, settings, validation, sample, penalty, judge, observers)
     keeper = _Keeper(module)
-    judge = _Judge(result, keeper, settings, observers, validates=validation is not None)
-    net.callbacks = [("rates", _Rates(settings)), ("judge", judge)]
+    watcher = _Judge(result, keeper, settings, observers, validates=validation is not None)
+    net.callbacks = [("rates", _Rates(settings)), ("judge", watcher)]
     # Dropout draws from torch's global generator.
     with preserved_generators(seed=settings.seed), torch.inference_mode(False), torch.enable_grad():
         try:
             net.initialize()
-            judge.start(net)
+            watcher.start(net)
             net.fit_loop(data.rows)
         except _Enough:
             pass
@@ -185,7 +191,7 @@ def train(
             del net
             free_memory(settings.device)
             if not result.history:  # interrupted before anything was known of the start
-                judge.write_start(None, 0.0)
+                watcher.write_start(None, 0.0)
     if validation is not None:
         keeper.restore()
     for entry in result.history:
@@ -198,18 +204,25 @@ def evaluate(
     data: Labelled,
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     settings: Settings,
+    judge: Judgement | None = None,
 ) -> float:
-    """Return the weighted mean loss of a module in eval mode."""
+    """Return the weighted mean loss of a module in eval mode, or what `judge` makes of its outputs."""
     training = module.training
     module.eval()
-    total = 0.0
+    total, parts, order = 0.0, [], []
     try:
         with torch.no_grad(), training_kernels_for(settings.device, settings.dtype) or nullcontext():
             for places, outputs in run_in_parts(module, data.rows, settings.device, settings.dtype):
+                if judge is not None:
+                    parts.append(outputs.cpu())
+                    order.extend(places)
+                    continue
                 losses = loss(outputs, _on(data.targets[places], outputs))
                 total += float((losses * _on(data.weights[places], losses)).sum())
     finally:
         module.train(training)
+    if judge is not None:
+        return judge(torch.cat(parts), data.targets[order], data.weights[order])
     return total / float(data.weights.sum())
 
 
@@ -416,6 +429,7 @@ class _Net(skorch.NeuralNet):
         validation: Labelled | None,
         sample: BatchSource | None,
         penalty: Callable[[], torch.Tensor] | None,
+        judge: Judgement | None,
         observers: Sequence[Observer],
     ):
         super().__init__(
@@ -435,6 +449,7 @@ class _Net(skorch.NeuralNet):
         self.validation = validation
         self.sample = sample
         self.penalty = penalty
+        self.judge = judge
         self.observers = observers
         # Weighted rows count for themselves alone: over the mean weight of all, not of the batch.
         self.mean_weight = float(data.weights.mean())
@@ -538,7 +553,7 @@ class _Net(skorch.NeuralNet):
     def validate(self) -> float | None:
         if self.validation is None:
             return None
-        return evaluate(self.module_, self.validation, self.loss, self.settings)
+        return evaluate(self.module_, self.validation, self.loss, self.settings, self.judge)
 
 
 class _Batches:

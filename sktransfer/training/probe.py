@@ -134,6 +134,48 @@ def fit_probe(
     return probe
 
 
+def restrained(
+    probe: LinearProbe, vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray, kind: str, factor: float
+) -> LinearProbe:
+    """Fit a probe of classes or labels again, with a stronger penalty.
+
+    Parameters
+    ----------
+    probe : LinearProbe
+        What `fit_probe` made of the same rows.
+    vectors, targets, weights, kind
+        As for `fit_probe`.
+    factor : float
+        What the penalty is multiplied by.
+
+    Returns
+    -------
+    LinearProbe
+    """
+    if kind == "classes" and len(present := np.unique(targets)) < max(2, len(probe.weight)):
+        if len(present) == 1:
+            return probe
+        codes = np.searchsorted(present, targets)
+        inner = restrained(
+            LinearProbe(probe.weight[: 1 if len(present) == 2 else len(present)], probe.bias, probe.penalty),
+            vectors,
+            codes,
+            weights,
+            kind,
+            factor,
+        )
+        return _with_absent(inner, present, len(probe.weight), vectors.shape)
+    vectors, targets, weights = _distinct(vectors, targets, weights)
+    penalty = factor * probe.penalty
+    with threadpool_limits(limits=1 if vectors.size < 1 << 20 else None, user_api="blas"):
+        if kind == "classes":
+            model = LogisticRegression(C=1 / (penalty * weights.sum()), max_iter=1000).fit(vectors, targets, weights)
+            return LinearProbe(model.coef_, model.intercept_, penalty)
+        return _labels_at(
+            1 / (penalty * weights.sum() * targets.shape[1]), vectors, targets.T.astype(np.int64), weights
+        )
+
+
 def _with_absent(probe: LinearProbe | None, present: np.ndarray, n_classes: int, shape: tuple[int, ...]) -> LinearProbe:
     """Give a probe classes that had no row, as improbable as the number of rows makes them (Laplace)."""
     n_rows, n_features = shape
@@ -200,7 +242,11 @@ def _fit_labels(vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray) -
     columns = targets.T.astype(np.int64)
     mixed = [place for place, column in enumerate(columns) if column.min() != column.max()]
     losses = sum((_class_losses(vectors, columns[place], weights) for place in mixed), np.zeros(len(PRIOR_VARIANCES)))
-    strength = _best(losses) / vectors.shape[1]
+    return _labels_at(_best(losses) / vectors.shape[1], vectors, columns, weights)
+
+
+def _labels_at(strength: float, vectors: np.ndarray, columns: np.ndarray, weights: np.ndarray) -> LinearProbe:
+    mixed = [place for place, column in enumerate(columns) if column.min() != column.max()]
     # Labels that are all alike: as sure as the number of rows allows (Laplace).
     bias = (2.0 * columns[:, 0] - 1) * np.log(weights.sum() + 1)
     rows = np.zeros((len(columns), vectors.shape[1]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,9 @@ from sktransfer.training.cut import Cut, cut_at
 from sktransfer.training.heads import make_head, start_from_probe
 from sktransfer.training.loop import Labelled, Observer, run_in_parts, train
 from sktransfer.training.observers import GradualUnfreezing, StabilityObserver, stable_places
-from sktransfer.training.probe import Scaling, fit_probe
+from sktransfer.training.probe import LinearProbe, Scaling, fit_probe, restrained
 from sktransfer.training.rows import NetworkRows
+from sktransfer.training.scale import best_scale
 from sktransfer.training.settings import Settings
 from sktransfer.training.stability import StabilityRecord
 from sktransfer.training.targets import Targets
@@ -33,6 +34,10 @@ from sktransfer.training.tunable import StageRates, TunableNetwork
 
 _ROWS_TO_WATCH = 64
 _ROWS_TO_TRY = 4
+# A probe that is as good as it can be has next to no loss left on its own rows, and a network under it learns nothing.
+# With a stronger penalty it leaves something to learn (docs/benchmarks.rst).
+_RESTRAINT = 10.0
+_ROWS_TO_SETTLE = 100
 _lending = threading.RLock()
 
 
@@ -188,6 +193,9 @@ def tune(
         seen = NetworkRows(cut, preparation, validation.values, plan.run)
         held_out = Labelled(seen, targets.tensor(validation.codes), torch.from_numpy(validation.weights))
     observers: list[Any] = list(watch(network))
+    restraint = _restraint(network, targets, plan)
+    if restraint != 1 and earlier is None:
+        observers.insert(0, _Restraint(network, rows, training, targets, plan, restraint))
     if plan.unfreeze_every is not None and not cut.all_frozen:
         observers.insert(0, GradualUnfreezing(network, plan.unfreeze_every))
     stability = None
@@ -203,17 +211,24 @@ def tune(
             network,
             data,
             targets.loss,
-            network.parameter_groups(plan.rates, plan.weight_decay),
+            network.parameter_groups(_rates(cut, plan), plan.weight_decay),
             plan.settings,
             validation=held_out,
             sample=sample,
-            penalty=_penalty(network, plan.l2_sp),
+            penalty=_penalty(network, plan.l2_sp, restraint),
+            judge=None if restraint == 1 else _judge(targets),
             observers=observers,
         )
     finally:
         for observer in observers:
             observer.close()
         network.drop_hints()
+    if restraint != 1 and not result.history[0]["best"]:
+        if held_out is not None and len(held_out.rows) >= _ROWS_TO_SETTLE:
+            _settle(network, held_out, targets, plan, 0.0)
+        else:
+            plain = NetworkRows(cut, preparation, training.values, plan.run) if plan.augment is not None else rows
+            _settle(network, replace(data, rows=plain), targets, plan, float(network.head_penalty))
     record = None if stability is None else stability.result()
     return Tuned(network, result.history, result.n_epochs, record)
 
@@ -298,7 +313,8 @@ def _start(
             return network, False  # what follows is the same training
         return network, _train_head_alone(head, scaled, training, targets, plan)
     n_classes = max(2, targets.n_outputs) if targets.kind == "classes" else None
-    probe = fit_probe(scaled, targets.probe_codes(training.codes), training.weights, targets.kind, n_classes)
+    codes = targets.probe_codes(training.codes)
+    probe = fit_probe(scaled, codes, training.weights, targets.kind, n_classes)
     network.head_penalty = torch.tensor(probe.penalty)
     start_from_probe(head, probe)
     return network, False
@@ -309,9 +325,7 @@ def _add_hints(network: TunableNetwork, rows: NetworkRows, training: Examples, t
     with preserved_generators(seed=plan.settings.seed):
         projection = network.add_hints(targets.n_hints)
     if plan.head_init == "probe":
-        cut = network.cut
-        vectors = rows.vectors if rows.vectors is not None else cut.embed(rows.preparation, training.values, plan.run)
-        scaled = Scaling(network.center.double().numpy(), float(network.scale)).apply(vectors)
+        scaled = _scaled(network, rows, training, plan)
         start_from_probe(projection, fit_probe(scaled, targets.hints(training.codes), training.weights, "numbers"))
 
 
@@ -384,14 +398,92 @@ def _nothing_trained() -> dict[str, Any]:
     }
 
 
-def _penalty(network: TunableNetwork, l2_sp: float) -> Callable[[], torch.Tensor] | None:
+def _restraint(network: TunableNetwork, targets: Targets, plan: Plan) -> float:
+    """Return what the penalty of the probe is multiplied by while a network is tuned under it."""
+    restrains = network.head_penalty and plan.rates.ratio and not network.cut.all_frozen and targets.kind != "numbers"
+    return _RESTRAINT if restrains else 1.0
+
+
+class _Restraint(Observer):
+    """Puts a more strongly penalised probe in the place of the one that training starts from, once that was judged."""
+
+    def __init__(
+        self,
+        network: TunableNetwork,
+        rows: NetworkRows,
+        training: Examples,
+        targets: Targets,
+        plan: Plan,
+        factor: float,
+    ):
+        self.network = network
+        codes = targets.probe_codes(training.codes)
+        assert isinstance(network.head, nn.Linear), "only a linear head starts as a probe"
+        weight, bias = (one.detach().double().numpy() for one in (network.head.weight, network.head.bias))
+        scaled = _scaled(network, rows, training, plan)
+        probe = LinearProbe(weight, bias, float(network.head_penalty))
+        self.held = restrained(probe, scaled, codes, training.weights, targets.kind, factor)
+
+    def on_start(self, n_epochs: int) -> None:
+        start_from_probe(self.network.head, self.held)  # type: ignore[arg-type]
+
+    def on_epoch_begin(self, epoch: int) -> None: ...
+
+    def after_backward(self) -> None: ...
+
+    def on_epoch_end(self, epoch: int, entry: dict[str, Any]) -> None: ...
+
+    def on_last_epoch(self, epoch: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def _scaled(network: TunableNetwork, rows: NetworkRows, training: Examples, plan: Plan) -> np.ndarray:
+    """Return the scaled embeddings of the network as it starts."""
+    cut = network.cut
+    vectors = rows.vectors if rows.vectors is not None else cut.embed(rows.preparation, training.values, plan.run)
+    return Scaling(network.center.double().numpy(), float(network.scale)).apply(vectors)
+
+
+def _judge(targets: Targets) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], float]:
+    """Return the loss at the scale of scores at which it is lowest: a restrained head is not as sure as it may be."""
+
+    def judge(outputs: torch.Tensor, codes: torch.Tensor, weights: torch.Tensor) -> float:
+        return best_scale(targets.loss, outputs, codes, weights, targets.n_outputs)[1]
+
+    return judge
+
+
+def _settle(network: TunableNetwork, data: Labelled, targets: Targets, plan: Plan, penalty: float) -> None:
+    """Let a restrained head be as sure as validation rows, or the penalty that cross-validation chose, allow."""
+    outputs = torch.from_numpy(run_network(network, data.rows, plan.settings.device))  # type: ignore[arg-type]
+    head = list(network.head.parameters())
+    size = sum(float(one.detach().double().square().sum()) for one in head if one.ndim > 1)
+    scale, _ = best_scale(targets.loss, outputs, data.targets, data.weights, targets.n_outputs, 0.5 * penalty * size)
+    with torch.no_grad():
+        for parameter in head:
+            parameter.mul_(scale)
+
+
+def _rates(cut: Cut, plan: Plan) -> StageRates:
+    """Return the learning rates: a head that has learned already moves no faster than the stage below it.
+
+    Adam's steps are as long as the rate, however small the gradient, and at a probe there is next to none.
+    """
+    if cut.all_frozen or plan.head_init == "random" or not plan.rates.ratio:
+        return plan.rates
+    return replace(plan.rates, head=plan.rates.head * plan.rates.ratio, ratio=1.0)
+
+
+def _penalty(network: TunableNetwork, l2_sp: float, restraint: float) -> Callable[[], torch.Tensor] | None:
     """Return what is added to the loss: the pull of the network towards its start, and the probe's own penalty.
 
     A head that starts as a probe and then lost the probe's penalty would move away from it even on a frozen network.
     """
     weights = [one for at, of in network.stage_parameters.items() if at >= network.cut.depth for one in of]
     start = [one.detach().clone() for one in weights] if l2_sp else []
-    of_head, rows = 0.5 * float(network.head_penalty), [one for one in network.head.parameters() if one.ndim > 1]
+    of_head = 0.5 * restraint * float(network.head_penalty)
+    rows = [one for one in network.head.parameters() if one.ndim > 1]
     if not start and not of_head:
         return None
 
