@@ -59,8 +59,10 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         and returns a module. There is one output for two classes, otherwise one for each class, label or target.
     head_init : {"probe", "random"}, default="probe"
         Where the head starts. ``"probe"`` fits it to the frozen embeddings of the training rows, with a penalty that
-        cross-validation chooses, so that a random head does not distort the network before it has learned something itself. A
-        head that is not linear is trained on them alone first, for `max_epochs`.
+        cross-validation chooses, so that a random head does not distort the network before it has learned something itself.
+        While the network is tuned, that penalty is ten times as strong, so that there is something left to learn, and one
+        factor for all scores makes up for it at the end. A head that is not linear is trained on the embeddings alone first,
+        for `max_epochs`.
     freeze_batch_norm : "auto" or bool, default="auto"
         Whether batch norm keeps the statistics of pretraining in the stages that are trained; in frozen ones it always
         does. ``"auto"`` does so with ``head_init="probe"``: the probe was fitted to embeddings with these statistics, and those
@@ -138,6 +140,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
     history_ : list of dict
         One entry for each epoch, 0 for the start: ``epoch``, ``train_loss`` and ``valid_loss`` (None where there is none),
         ``learning_rate`` (of the head, at the end of the epoch), ``seconds``, ``best`` (whether its weights are the ones kept).
+        Under a head that starts as a probe, ``valid_loss`` is that of scores at the factor that suits them best.
     n_epochs_ : int
         Epochs that ran.
     stages_ : tuple of StageInfo
@@ -498,7 +501,7 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
     head_init : {"probe", "random"}, default="probe"
         Where the head starts. ``"probe"`` fits it to the frozen embeddings of the training rows, with a penalty that
         cross-validation chooses, so that a random head does not distort the network before it has learned something itself. A
-        head that is not linear is trained on them alone first, for `max_epochs`.
+        head that is not linear is trained on the embeddings alone first, for `max_epochs`.
     freeze_batch_norm : "auto" or bool, default="auto"
         Whether batch norm keeps the statistics of pretraining in the stages that are trained; in frozen ones it always
         does. ``"auto"`` does so with ``head_init="probe"``: the probe was fitted to embeddings with these statistics, and those

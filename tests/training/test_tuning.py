@@ -8,6 +8,8 @@ from support.networks import seeded
 from torch import nn
 
 from sktransfer import FineTunedClassifier, ModuleBackbone
+from sktransfer.training import tuning
+from sktransfer.training.tunable import TunableNetwork
 
 
 class Network(nn.Module):
@@ -146,3 +148,66 @@ def test_a_batch_that_does_not_fit_gives_the_same_estimator(table):
         backbone = ModuleBackbone(module, modality="table", stages=["first", "second", "third"], name=f"most {most}")
         made.append(quick(backbone).fit(X, y).predict_proba(X))
     np.testing.assert_allclose(made[1], made[0], atol=1e-5)
+
+
+def rates_of(model, monkeypatch, X, y):
+    """Fit, and return the full rate of each group of weights by its name."""
+    seen = {}
+    original = TunableNetwork.parameter_groups
+
+    def noting(self, rates, weight_decay):
+        groups = original(self, rates, weight_decay)
+        seen.update({group["name"]: group["lr"] for group in groups})
+        return groups
+
+    monkeypatch.setattr(TunableNetwork, "parameter_groups", noting)
+    model.fit(X, y)
+    return seen
+
+
+def test_a_head_that_has_learned_moves_no_faster_than_the_stage_below(backbone, table, monkeypatch):
+    rates = {"learning_rate": 1e-2, "backbone_lr_ratio": 0.1, "layer_decay": 1.0, "freeze_depth": 0}
+    started = rates_of(quick(backbone, **rates), monkeypatch, *table)
+    assert set(started.values()) == {1e-3}
+    at_random = rates_of(quick(backbone, head_init="random", **rates), monkeypatch, *table)
+    assert at_random["head"] == 1e-2
+    assert {rate for name, rate in at_random.items() if name != "head"} == {1e-3}
+
+
+def test_a_head_that_is_tuned_begins_with_a_stronger_penalty(backbone, table):
+    X, y = table
+    norms = {}
+
+    class Look:
+        def on_epoch_begin(self, epoch):
+            norms.setdefault(epoch, float(network.head.weight.detach().norm()))
+
+        def on_start(self, n_epochs): ...
+
+        def after_backward(self): ...
+
+        def on_epoch_end(self, epoch, entry): ...
+
+        def on_last_epoch(self, epoch): ...
+
+        def close(self): ...
+
+    probe = quick(backbone, freeze_depth="all").fit(X, y)
+    model = quick(backbone, freeze_depth=0, learning_rate=1e-6, max_epochs=1)
+    original = tuning.train
+
+    def looking(module, *args, observers=(), **options):
+        nonlocal network
+        network = module
+        return original(module, *args, observers=[*observers, Look()], **options)
+
+    network = None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning, "train", looking)
+        model.fit(X, y)
+    full = float(probe._network.head.weight.detach().norm())
+    assert norms[1] < 0.8 * full
+    # At the end it is about as sure as the probe again.
+    own, its = model.predict_proba(X), probe.predict_proba(X)
+    assert np.abs(own.max(1).mean() - its.max(1).mean()) < 0.03
+    assert model.history_[0]["best"] is False
