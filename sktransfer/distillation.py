@@ -8,6 +8,7 @@ from typing import Any
 import narwhals.stable.v2 as nw
 import numpy as np
 from scipy.sparse import issparse
+from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, RegressorMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import _safe_indexing, assert_all_finite
@@ -33,6 +34,7 @@ from sktransfer.teachers import (
     NumberAnswers,
     as_list,
     check_gives_hints,
+    check_knows,
     check_teachers,
     combine,
     digest_rows,
@@ -115,9 +117,10 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
             weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
             if not weights.any():
                 raise ValueError("All sample weights are zero, so there is nothing to learn from.")
-        check_student(
-            student, classifies=self._classifies, weighs=weights is not None or not (labelled.all() or not self.alpha)
-        )
+            if labelled.any() and not weights[labelled].any():
+                raise ValueError("The weights of all rows with a label are zero, so no label counts.")
+        weighs = weights is not None or (0 < self.alpha < 1 and not labelled.all())
+        check_student(student, X, classifies=self._classifies, weighs=weighs)
         self._check_weighted_teachers(weights)
         y = self._checked_y(y, labelled)
         seed = None
@@ -144,7 +147,7 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
                 student,
                 alone,
                 held_out,
-                self._ask(lesson.classes, y),
+                self._ask(lesson.classes, y, network={**self._of_network, "cache": None}),
                 self.teacher_weights,
                 self._classifies,
             )
@@ -195,9 +198,11 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
         shared = None if cache is None else content
         classes = self._all_classes(y_own)
         ask = self._ask(classes, y)
-        fitted, answers = [], []
-        for one in as_list(self.teacher):
-            out_of_fold = None
+        teachers = as_list(self.teacher)
+        fitted, answers = [None] * len(teachers), [np.empty(0)] * len(teachers)
+        # Frozen ones first: what is wrong with their answers is told before another one is fitted.
+        for place in sorted(range(len(teachers)), key=lambda place: not is_frozen(teachers[place])):
+            one, out_of_fold = teachers[place], None
             if is_frozen(one):
                 made = one
             else:
@@ -209,8 +214,7 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
             if out_of_fold is not None:
                 told = told.copy()
                 told[places] = out_of_fold
-            fitted.append(made)
-            answers.append(told)
+            fitted[place], answers[place] = made, told
         mean = combine(answers, self.teacher_weights, classifies=self._classifies)
         hints = None
         if self.hint_weight:
@@ -225,8 +229,9 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
         """Parameters with which a teacher that is a network is run."""
         student = self._student()
         last = student.steps[-1][1] if hasattr(student, "steps") else student
-        names = ("modality", "device", "precision", "cache")
-        return {name: getattr(last, name) for name in names if hasattr(last, name)}
+        if not isinstance(last, FineTunedClassifier | FineTunedRegressor):
+            return {}
+        return {name: getattr(last, name) for name in ("modality", "device", "precision", "cache")}
 
     # Predictions
 
@@ -312,14 +317,13 @@ class DistilledClassifier(ClassifierMixin, _Distilled):
     teacher : estimator, nn.Module, ModuleBackbone, or a list of them
         Anything with ``predict_proba`` or ``decision_function``. It is cloned and fitted to the labelled rows, unless it is
         wrapped in :class:`sklearn.frozen.FrozenEstimator`. A module is asked as it is; it gives scores of the classes, in
-        sorted order, before the softmax. Of several teachers the probabilities are averaged.
+        sorted order, before the softmax, or one score for the second of two. Of several teachers the probabilities are averaged.
     student : str, path, nn.Module, ModuleBackbone or estimator, default="auto"
         What learns. A name or a network stands for ``FineTunedClassifier(student)``. A :class:`FineTunedClassifier`, a
         pipeline that ends with one, or any classifier that takes ``sample_weight``.
     temperature : float, default=2.0
         What scores of teacher and student are divided by before they are compared: above 1 it lets small probabilities
-        count for more. Only for students that are networks: others have no scores to divide, and learn at temperature 1,
-        where the loss has its minimum in the same place.
+        count for more. Only for students that are networks: others have no scores to divide, and learn at temperature 1.
     alpha : float, default=0.5
         Share of the loss against labels; the rest is the loss against the teacher. With 0 labels are not used but by a
         teacher that is fitted; with 1 it is the student alone.
@@ -329,8 +333,8 @@ class DistilledClassifier(ClassifierMixin, _Distilled):
     teacher_weights : array-like of shape (n_teachers,), default=None
         What each of several teachers counts; None for the same.
     hint_weight : float, default=0
-        Strength of a third loss, between the teacher's embedding of a row, standardised, and a linear projection of the
-        student's that is learned beside it (FitNets). Both have to be networks.
+        Strength of a third loss, between the teacher's embedding of a row (of a module its output), standardised, and a
+        linear projection of the student's that is learned beside it (FitNets). Both have to be networks.
     report_fraction : float, int or None, default=None
         Share or number of the labelled rows that are held back to make `distillation_report_`; they are lost to learning,
         and should be strange to a frozen teacher as well.
@@ -484,14 +488,19 @@ class DistilledClassifier(ClassifierMixin, _Distilled):
             For two classes the score of the second.
         """
         check_is_fitted(self)
-        return self.student_.decision_function(X)
+        given = self.student_.decision_function(X)
+        if len(self.student_.classes_) == len(self.classes_):
+            return given
+        given = np.column_stack([np.zeros(len(given)), given]) if given.ndim == 1 else given
+        # As improbable as a teacher can hold a class to be.
+        return self._aligned(given, logsumexp(given, axis=1, keepdims=True) + np.log(1e-8))
 
-    def _aligned(self, given: np.ndarray, absent: float) -> np.ndarray:
+    def _aligned(self, given: np.ndarray, absent: Any) -> np.ndarray:
         """Give classes that the student has never been shown a column."""
         known = self.student_.classes_
         if len(known) == len(self.classes_):
             return given
-        made = np.full((len(given), len(self.classes_)), absent)
+        made = np.zeros((len(given), len(self.classes_))) + absent
         made[:, np.searchsorted(self.classes_, known)] = given
         return made
 
@@ -515,31 +524,29 @@ class DistilledClassifier(ClassifierMixin, _Distilled):
         return made
 
     def _all_classes(self, y: np.ndarray) -> np.ndarray:
-        classes = np.unique(y)
+        own = classes = np.unique(y)
         for one in as_list(self.teacher):
             known = known_classes(one) if is_frozen(one) else None
             if known is None:
                 continue
-            if len(classes):
-                ClassAnswers(classes)._aligned(one, np.zeros((1, len(known))))  # which says what is wrong
-                classes = np.union1d(classes, known)
-            else:
-                classes = np.unique(known)
+            check_knows(one, own)
+            classes = np.union1d(classes, known) if len(classes) else np.unique(known)
         if len(classes) < 2:
             raise ValueError(
                 f"DistilledClassifier can't tell classes apart where there is only one class"
                 f"{', ' + repr(classes.tolist()[0]) if len(classes) else ''}. Give rows of at least two classes, or a frozen "
-                "teacher that knows more."
+                "teacher with classes_ that knows more."
             )
         return classes
 
-    def _ask(self, classes: np.ndarray | None, y: np.ndarray, *, partial: bool = False) -> ClassAnswers:
+    def _ask(
+        self, classes: np.ndarray | None, y: np.ndarray, *, partial: bool = False, network: Any = None
+    ) -> ClassAnswers:
         assert classes is not None
         # A teacher that was fitted here knows the classes of y; with others beside it these may be more.
         several = len(as_list(self.teacher)) > 1
-        return ClassAnswers(
-            classes, partial=partial or several or not is_frozen(self.teacher), network=self._of_network
-        )
+        partial = partial or several or not is_frozen(self.teacher)
+        return ClassAnswers(classes, partial=partial, network=network or self._of_network)
 
     def _filled(self, y: np.ndarray, labelled: np.ndarray, answers: np.ndarray, classes: Any) -> np.ndarray:
         made = classes[answers.argmax(axis=1)]
@@ -677,7 +684,7 @@ class DistilledRegressor(RegressorMixin, _Distilled):
         """Check numbers, and put 0 where there is none."""
         own = _own_targets(y, labelled)
         if not labelled.any():
-            return np.zeros(len(labelled))
+            return np.zeros(np.shape(y)[:2] if np.ndim(y) == 2 else len(labelled))
         own = _check_y(own, multi_output=True, y_numeric=True, estimator=self).astype(np.float64)
         if own.ndim == 2 and own.shape[1] == 1:
             own = own[:, 0]
@@ -688,8 +695,8 @@ class DistilledRegressor(RegressorMixin, _Distilled):
     def _all_classes(self, y: np.ndarray) -> None:
         return None
 
-    def _ask(self, classes: None, y: np.ndarray, *, partial: bool = False) -> NumberAnswers:
-        return NumberAnswers(1 if y.ndim == 1 else y.shape[1], self._of_network)
+    def _ask(self, classes: None, y: np.ndarray, *, partial: bool = False, network: Any = None) -> NumberAnswers:
+        return NumberAnswers(1 if y.ndim == 1 else y.shape[1], network or self._of_network)
 
     def _filled(self, y: np.ndarray, labelled: np.ndarray, answers: np.ndarray, classes: Any) -> np.ndarray:
         made = answers.reshape(y.shape).copy()

@@ -6,7 +6,15 @@ from typing import Any
 
 import narwhals.stable.v2 as nw
 import numpy as np
+from narwhals.stable.v2.dependencies import (
+    get_pandas,
+    get_polars,
+    is_pandas_dataframe,
+    is_pandas_series,
+    is_polars_dataframe,
+)
 from scipy import sparse
+from sklearn import get_config
 from sklearn.metrics import check_scoring
 from sklearn.utils import _safe_indexing
 from sklearn.utils._metadata_requests import UNUSED, _MetadataRequester
@@ -79,22 +87,20 @@ def _stacked(first: Any, second: Any) -> Any:
             raise ValueError(f"Rows of X have the shape {first.shape[1:]}, those of X_unlabeled {second.shape[1:]}.")
         return np.concatenate([first, second])
     if isinstance(parts[0], nw.DataFrame):
-        own, other = (sorted(part.columns) for part in parts)
-        if own != other:
+        own, other = (list(part.columns) for part in parts)
+        if set(own) != set(other):
             raise ValueError(
                 f"X has the columns {', '.join(map(str, own[:10]))}, X_unlabeled {', '.join(map(str, other[:10]))}."
             )
-        parts[1] = parts[1].select(parts[0].columns)
-        return _renumbered(nw.concat(parts).to_native())
-    name = parts[0].name or "rows"
-    columns = [part.alias(name).to_frame() for part in parts]
-    joined = nw.concat(columns)[name].to_native()
-    return _renumbered(joined)
-
-
-def _renumbered(native: Any) -> Any:
-    # Two rows of one number would be one to pandas.
-    return native.reset_index(drop=True) if hasattr(native, "reset_index") else native
+        if is_pandas_dataframe(first):
+            return get_pandas().concat([first, second[first.columns]], ignore_index=True)
+        if is_polars_dataframe(first):
+            return get_polars().concat([first, second.select(first.columns)], how="vertical_relaxed")
+        return nw.concat([parts[0], parts[1][own]]).to_native()
+    if is_pandas_series(first):
+        return get_pandas().concat([first, second.rename(first.name)], ignore_index=True)
+    columns = [part.alias("rows").to_frame() for part in parts]
+    return nw.concat(columns)["rows"].alias(parts[0].name).to_native()
 
 
 class LabeledScorer(_MetadataRequester):
@@ -112,7 +118,7 @@ class LabeledScorer(_MetadataRequester):
     Notes
     -----
     It asks for `sample_labeled` by itself. scikit-learn hands such metadata on when told to:
-    ``sklearn.set_config(enable_metadata_routing=True)``.
+    ``sklearn.set_config(enable_metadata_routing=True)``. Without it a call that brings no mask is an error.
 
     Examples
     --------
@@ -155,7 +161,7 @@ class LabeledScorer(_MetadataRequester):
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Labels; of rows without one, anything.
         sample_labeled : array-like of shape (n_samples,), default=None
-            Whether a row has a label; None for all.
+            Whether a row has a label; None for all, where scikit-learn's routing is on.
 
         Returns
         -------
@@ -165,10 +171,15 @@ class LabeledScorer(_MetadataRequester):
         Raises
         ------
         ValueError
-            If no row has a label.
+            If no row has a label, or there is no mask although routing is off.
         """
         scorer = check_scoring(estimator, self.scoring)
         if sample_labeled is None:
+            if not get_config()["enable_metadata_routing"]:
+                raise ValueError(
+                    "LabeledScorer got no sample_labeled. scikit-learn hands it to scorers only with "
+                    "sklearn.set_config(enable_metadata_routing=True); without, rows that have no label would be scored too."
+                )
             return scorer(estimator, X, y)
         labeled = np.flatnonzero(check_labeled(sample_labeled, X))
         if not len(labeled):

@@ -11,8 +11,10 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 
+from sktransfer.caching import resolve_cache
 from sktransfer.fine_tuning import FineTunedClassifier, FineTunedRegressor
-from sktransfer.teachers import fit_weighted, takes_weights
+from sktransfer.runtime.device import resolve_device
+from sktransfer.teachers import estimator_type, fit_weighted, is_search, takes_weights
 from sktransfer.training.targets import Classes, Numbers, Taught, Teaching
 from sktransfer.tuned_estimator import TunedEstimator
 
@@ -54,13 +56,15 @@ class Lesson:
     lineage: dict[str, Any]
 
 
-def check_student(student: Any, *, classifies: bool, weighs: bool) -> None:
+def check_student(student: Any, X: Any, *, classifies: bool, weighs: bool) -> None:
     """Refuse what can't be taught.
 
     Parameters
     ----------
     student : estimator
         Unfitted.
+    X : rows
+        What it will be fitted to.
     classifies : bool
         Whether it is to tell classes, or numbers.
     weighs : bool
@@ -83,8 +87,20 @@ def check_student(student: Any, *, classifies: bool, weighs: bool) -> None:
             raise TypeError(f"The student is a {name}; for these targets it has to be a {wanted.__name__}.")
         if last.warm_start:
             raise ValueError("A student with warm_start=True is not supported: each fit begins anew.")
+        last._validate_params()
+        resolve_device(last.device)
+        resolve_cache(last.cache)
+        if last is student:
+            last._resolve(X)  # which loads the network, and says where there is none
         return
-    told = getattr(last, "_estimator_type", None) or getattr(_tags(last), "estimator_type", None)
+    if is_search(last):
+        raise TypeError(
+            f"The student is a {name}, whose folds would have copies of a row on both sides. Search outside: "
+            "GridSearchCV(DistilledClassifier(...), {'student__...': [...]})."
+        )
+    if hasattr(last, "_validate_params"):
+        last._validate_params()
+    told = estimator_type(last)
     wanted_type = "classifier" if classifies else "regressor"
     if told is not None and told != wanted_type:
         raise TypeError(f"The student {name} is a {told}; for these targets a {wanted_type} is needed.")
@@ -99,10 +115,6 @@ def check_student(student: Any, *, classifies: bool, weighs: bool) -> None:
             f"{'LogisticRegression, DecisionTreeClassifier' if classifies else 'Ridge, DecisionTreeRegressor'} or "
             f"{'HistGradientBoostingClassifier' if classifies else 'HistGradientBoostingRegressor'}."
         )
-
-
-def _tags(estimator: Any) -> Any:
-    return estimator.__sklearn_tags__() if hasattr(estimator, "__sklearn_tags__") else None
 
 
 def fit_student(student: Any, X: Any, lesson: Lesson) -> Any:
@@ -183,21 +195,14 @@ class _TaughtMixin:
 
     def _step(self, y: np.ndarray, depth: int, n_epochs: int, targets: Any) -> dict[str, Any]:
         step = super()._step(y, depth, n_epochs, targets)  # type: ignore[misc]
-        named = type(self).__bases__[-1].__name__
-        return {**step, "step": "distilled", "estimator": named, **self._lesson.lineage}
-
-
-class _TaughtClassifier(_TaughtMixin, FineTunedClassifier):
-    pass
-
-
-class _TaughtRegressor(_TaughtMixin, FineTunedRegressor):
-    pass
+        return {**step, "step": "distilled", **self._lesson.lineage}
 
 
 def _fit_network(student: Any, X: Any, lesson: Lesson) -> Any:
-    classifies = lesson.classes is not None
-    taught = (_TaughtClassifier if classifies else _TaughtRegressor)(**student.get_params(deep=False))
+    kind = type(student)
+    taught = type(kind.__name__, (_TaughtMixin, kind), {})(**student.get_params(deep=False))
+    # Callbacks of scikit-learn are set on an estimator, and are no parameters.
+    taught.__dict__.update({name: value for name, value in vars(student).items() if name == "_skl_callbacks"})
     taught._lesson = lesson
     taught._fit(X, np.arange(len(lesson.y)), lesson.weights, None, None, None)
     fitted = clone(student)
@@ -227,8 +232,14 @@ def _fit_classifier(student: Any, X: Any, lesson: Lesson) -> Any:
     shares = np.where(kept, shares, 0.0)
     kept_mass = shares.sum(axis=1, keepdims=True)
     shares *= np.divide(mass, kept_mass, out=np.zeros_like(mass), where=kept_mass > 0)
+    student = clone(student)
+    if str(student.get_params(deep=False).get("class_weight")).startswith("balanced"):
+        # Some count copies of rows, of which all classes have about as many.
+        of_classes = shares.sum(axis=0)
+        shares *= shares.sum() / (np.count_nonzero(of_classes) * np.maximum(of_classes, 1e-300))
+        student.set_params(class_weight=None)
     places, columns = np.nonzero(shares)
-    return fit_weighted(clone(student), _safe_indexing(X, places), lesson.classes[columns], shares[places, columns])
+    return fit_weighted(student, _safe_indexing(X, places), lesson.classes[columns], shares[places, columns])
 
 
 def _fit_regressor(student: Any, X: Any, lesson: Lesson) -> Any:

@@ -5,26 +5,27 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
-import inspect
 import os
 import pickle
+import re
 import threading
-import weakref
-from collections.abc import Callable, Sequence
+import types
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
-import joblib
 import narwhals.stable.v2 as nw
 import numpy as np
 from scipy.sparse import issparse
 from scipy.special import log_softmax, logsumexp
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import check_cv
 from sklearn.pipeline import Pipeline
-from sklearn.utils import _safe_indexing
+from sklearn.utils import _safe_indexing, get_tags
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from torch import nn
@@ -41,8 +42,9 @@ _SUM_TOLERANCE = 1e-3
 _METHODS = ("predict_proba", "decision_function")
 
 _lock = threading.Lock()
-# By identity of a fitted teacher: that teacher, the digest of its state, and what stands for both in keys of the cache.
-_tokens: dict[int, tuple[weakref.ref, str, bytes]] = {}
+# By state that a teacher has come to by being asked: the one before.
+_aliases: OrderedDict[str, str] = OrderedDict()
+_MOST_ALIASES = 256
 
 
 # What a teacher is
@@ -50,7 +52,12 @@ _tokens: dict[int, tuple[weakref.ref, str, bytes]] = {}
 
 def is_module(teacher: Any) -> bool:
     """Whether a teacher is a network that gives scores of classes, or numbers."""
-    return isinstance(teacher, nn.Module | ModuleBackbone)
+    return isinstance(_inside(teacher), nn.Module | ModuleBackbone)
+
+
+def _inside(teacher: Any) -> Any:
+    """Return what `FrozenEstimator` wraps, or the teacher itself."""
+    return teacher.estimator if isinstance(teacher, FrozenEstimator) else teacher
 
 
 def is_frozen(teacher: Any) -> bool:
@@ -65,7 +72,7 @@ def as_list(teacher: Any) -> list[Any]:
 
 def name_of(teacher: Any) -> str:
     """Return what a teacher is called in messages."""
-    inner = teacher.estimator if isinstance(teacher, FrozenEstimator) else teacher
+    inner = _inside(teacher)
     return inner.name if isinstance(inner, ModuleBackbone) else type(inner).__name__
 
 
@@ -115,17 +122,19 @@ def _check_teacher(teacher: Any, *, classifies: bool) -> None:
             f"{teacher!r:.80}."
         )
     needed = _METHODS if classifies else ("predict",)
-    if not any(_has(teacher, name) for name in needed):
+    told = estimator_type(teacher)
+    refused = {"clusterer", "outlier_detector", "density_estimator", "regressor" if classifies else "classifier"}
+    if told in refused or not any(_has(teacher, name) for name in needed):
         has = [name for name in ("predict", "transform", "score_samples", *_METHODS) if _has(teacher, name)]
+        lacks = f"is a {told}" if told in refused - {"regressor"} else f"has neither {' nor '.join(needed)}"
         way_out = (
             "A classifier without probabilities can be wrapped in sklearn.calibration.CalibratedClassifierCV; some have a "
             "parameter for them, as SGDClassifier(loss='log_loss') and VotingClassifier(voting='soft')."
             if classifies
-            else "A classifier can't teach numbers."
+            else "A regressor is needed."
         )
         raise TypeError(
-            f"The teacher {name_of(teacher)} has neither {' nor '.join(needed)}, it has "
-            f"{', '.join(has) or 'none of the usual'}. {way_out}"
+            f"The teacher {name_of(teacher)} {lacks}, it has {', '.join(has) or 'none of the usual methods'}. {way_out}"
         )
     if isinstance(teacher, FrozenEstimator):
         try:
@@ -135,6 +144,13 @@ def _check_teacher(teacher: Any, *, classifies: bool) -> None:
                 f"The teacher FrozenEstimator({name_of(teacher)}(...)) holds an estimator that is not fitted. Fit it first, or "
                 "leave FrozenEstimator out, and it is fitted to the labelled rows."
             ) from error
+
+
+def estimator_type(estimator: Any) -> str | None:
+    """Return "classifier", "regressor" and so on, None where an estimator does not say."""
+    with contextlib.suppress(Exception):  # third-party tags of other versions
+        return get_tags(estimator).estimator_type
+    return None
 
 
 def _has(teacher: Any, name: str) -> bool:
@@ -149,23 +165,34 @@ def takes_weights(estimator: Any) -> bool:
     """Whether `fit` of an estimator, or of the last step of a pipeline, takes `sample_weight`."""
     if isinstance(estimator, Pipeline):
         return takes_weights(estimator.steps[-1][1])
-    if isinstance(estimator, FrozenEstimator) or is_module(estimator):
+    if is_frozen(estimator):
         return True  # nothing is fitted
     if has_fit_parameter(estimator, "sample_weight"):
         return True
-    parameters = inspect.signature(estimator.fit).parameters.values()
-    return any(one.kind is one.VAR_KEYWORD for one in parameters)
+    # Searches and ensembles hand on what they get, to estimators that take it by that name.
+    inner = [one for _, one in getattr(estimator, "estimators", None) or [] if one != "drop"]
+    inner = [estimator.estimator] if is_search(estimator) else inner
+    return bool(inner) and all(has_fit_parameter(one, "sample_weight") for one in inner)
+
+
+def is_search(estimator: Any) -> bool:
+    """Whether an estimator chooses parameters of another by cross-validation."""
+    return hasattr(estimator, "estimator") and hasattr(estimator, "refit")
 
 
 def fit_weighted(estimator: Any, X: Any, y: np.ndarray, weights: np.ndarray | None) -> Any:
-    """Fit an estimator, handing weights to the last step of a pipeline."""
+    """Fit an estimator in place, handing weights to the last step of a pipeline."""
     if weights is None:
         return estimator.fit(X, y)
     if not isinstance(estimator, Pipeline):
         return estimator.fit(X, y, sample_weight=weights)
     if get_routing_for_object(estimator.steps[-1][1]).consumes("fit", ["sample_weight"]):
         return estimator.fit(X, y, sample_weight=weights)  # the user has said where they go
-    return estimator.fit(X, y, **{f"{estimator.steps[-1][0]}__sample_weight": weights})
+    front = estimator[:-1]
+    prepared = front.fit_transform(X, y) if len(front.steps) else X
+    name, last = estimator.steps[-1]
+    estimator.steps = [*front.steps, (name, fit_weighted(last, prepared, y, weights))]
+    return estimator
 
 
 def fit_teacher(
@@ -175,7 +202,7 @@ def fit_teacher(
     weights: np.ndarray | None,
     cv: Any,
     seed: int | None,
-    ask_rows: Callable[[Any, Any], np.ndarray],
+    ask_rows: ClassAnswers | NumberAnswers,
     content: bytes | None,
     *,
     classifies: bool,
@@ -205,28 +232,30 @@ def fit_teacher(
     out_of_fold : ndarray or None
         With `cv` answers for the labelled rows.
     """
-    key = None if content is None else _fit_key(teacher, content, cv, seed)
-    if key is not None and (known := kept_fits.get(key)) is not None:
-        return known
+    folds = None if cv is None else list(check_cv(cv, y, classifier=classifies).split(X, y))
+    if folds is not None and len(np.unique(np.concatenate([held_out for _, held_out in folds]))) < len(y):
+        raise ValueError(
+            "cv leaves labelled rows that no fold holds out, so that they have no out-of-fold answer of the teacher. Use a "
+            "splitter whose test parts are all rows, such as KFold."
+        )
+    key = None if content is None else _fit_key(teacher, content + ask_rows.context, folds, seed)
+    known = None if key is None else kept_fits.get(key)
+    if known is not None and _state_of(known[0]) == known[2]:
+        return known[:2]
     unfitted = seeded(clone(teacher), seed)
     out_of_fold = None
-    if cv is not None:
-        for learned, held_out in check_cv(cv, y, classifier=classifies).split(X, y):
-            fold = None if weights is None else weights[learned]
-            inner = fit_weighted(clone(unfitted), _safe_indexing(X, learned), y[learned], fold)
-            answers = ask_rows(inner, _safe_indexing(X, held_out))
-            if out_of_fold is None:
-                out_of_fold = np.full((len(y), *answers.shape[1:]), np.nan)
-            out_of_fold[held_out] = answers
-        if out_of_fold is None or np.isnan(out_of_fold).any():
-            raise ValueError(
-                "cv leaves labelled rows that no fold holds out, so that they have no out-of-fold answer of the teacher. Use a "
-                "splitter whose test parts are all rows, such as KFold."
-            )
-    made = fit_weighted(unfitted, X, y, weights), out_of_fold
-    if key is not None:
-        kept_fits.put(key, made)
-    return made
+    for learned, held_out in folds or ():
+        fold = None if weights is None else weights[learned]
+        inner = fit_weighted(clone(unfitted), _safe_indexing(X, learned), y[learned], fold)
+        answers = ask_rows(inner, _safe_indexing(X, held_out))
+        if out_of_fold is None:
+            out_of_fold = np.empty((len(y), *answers.shape[1:]))
+        out_of_fold[held_out] = answers
+    made = fit_weighted(unfitted, X, y, weights)
+    state = _state_of(made)
+    if key is not None and state is not None:
+        kept_fits.put(key, (made, out_of_fold, state), state.n_bytes)
+    return made, out_of_fold
 
 
 def seeded(estimator: Any, seed: int | None) -> Any:
@@ -241,15 +270,14 @@ def seeded(estimator: Any, seed: int | None) -> Any:
     return estimator
 
 
-def _fit_key(teacher: Any, content: bytes, cv: Any, seed: int | None) -> bytes | None:
+def _fit_key(teacher: Any, content: bytes, folds: Any, seed: int | None) -> bytes | None:
     """Return what tells a fit from others, None where that can't be said."""
-    if cv is not None and not isinstance(cv, int | np.integer | BaseEstimator) and not hasattr(cv, "get_n_splits"):
-        return None  # an iterable is used up by being looked at
-    try:
-        told = joblib.hash((clone(teacher), None if cv is None else repr(cv), seed))
-    except (pickle.PicklingError, TypeError, AttributeError, RuntimeError):
+    state = _state_of(clone(teacher))
+    if state is None:
         return None
-    return digest(content + told.encode(), domain=b"teacher fit")
+    parts = [] if folds is None else [np.asarray(places).tobytes() for pair in folds for places in pair]
+    told = b"".join(len(part).to_bytes(8, "little") + part for part in parts)
+    return digest(content + told + repr((state.digest, len(parts), seed)).encode(), domain=b"teacher fit")
 
 
 # Rows
@@ -271,6 +299,10 @@ def digest_rows(X: Any) -> list[bytes]:
     return [digest(_content(row), domain=b"row") for row in X]
 
 
+# A folder before it, or an ending behind.
+_LIKE_A_FILE = re.compile(r"[/\\]|\.\w{2,5}$")
+
+
 def _content(value: Any) -> bytes:
     if isinstance(value, np.ndarray) and value.dtype != object:
         return repr((value.shape, value.dtype.str)).encode() + value.tobytes()
@@ -280,18 +312,22 @@ def _content(value: Any) -> bytes:
     if isinstance(value, str | PurePath):
         named = str(value)
         stamp: Any = None
-        if len(named) < 1024 and "\0" not in named:
-            with contextlib.suppress(OSError):
+        if len(named) < 1024 and _LIKE_A_FILE.search(named) and "\0" not in named:
+            with contextlib.suppress(OSError, UnicodeEncodeError):
                 found = os.stat(named)
                 stamp = (found.st_mtime_ns, found.st_size)
-        return repr((type(value).__name__, named, stamp)).encode()
+        return repr((type(value).__name__, named, stamp)).encode("utf-8", "surrogatepass")
     if isinstance(value, int | float | bytes | bool | np.generic | None):
         return repr((type(value).__name__, value)).encode()
     return pickle.dumps(value, protocol=5)  # an image, a date, ...
 
 
 def distinct_answers(
-    teacher: Any, X: Any, digests: Sequence[bytes], cache: RowCache | None, ask_rows: Callable[[Any, Any], np.ndarray]
+    teacher: Any,
+    X: Any,
+    digests: Sequence[bytes],
+    cache: RowCache | None,
+    ask_rows: ClassAnswers | NumberAnswers,
 ) -> np.ndarray:
     """Ask a fitted teacher for its answers, for each distinct row once, those in the cache not at all.
 
@@ -312,9 +348,13 @@ def distinct_answers(
     -------
     ndarray of shape (n, n_answers)
     """
-    token = None if cache is None else _token_of(teacher)
+    state = None if cache is None else _state_of(_inside(teacher))
+    with _lock:
+        token = None if state is None else _aliases.get(state.digest, state.digest).encode() + ask_rows.context
     keys = [digest((token or b"") + one, domain=b"teacher") for one in digests]
-    found: list[np.ndarray | None] = [None] * len(keys) if token is None else cache.get_many(keys)  # type: ignore[union-attr]
+    found: list[np.ndarray | None] = [None] * len(keys)
+    if cache is not None and token is not None:
+        found = cache.get_many(keys)
     missing: dict[bytes, int] = {}
     for place, (key, row) in enumerate(zip(keys, found, strict=True)):
         if row is None:
@@ -322,53 +362,69 @@ def distinct_answers(
     if missing:
         places = np.fromiter(missing.values(), dtype=int)
         asked = ask_rows(teacher, X if len(places) == len(keys) else _safe_indexing(X, places))
-        if token is not None:
-            cache.put_many(list(missing), asked)  # type: ignore[union-attr]
+        if len(asked) != len(places):
+            raise ValueError(f"The teacher {name_of(teacher)} gives {len(asked)} answers for {len(places)} rows.")
+        if cache is not None and token is not None and state is not None:
+            cache.put_many(list(missing), asked)
+            _remember_alias(teacher, state)
         new = dict(zip(missing, asked, strict=True))
         found = [new[key] if row is None else row for key, row in zip(keys, found, strict=True)]
     return np.array(found, dtype=np.float64)
 
 
-def _token_of(teacher: Any) -> bytes | None:
-    """Return what stands for a fitted teacher in its present state, None where its state can't be seen."""
-    subject = teacher.estimator if isinstance(teacher, FrozenEstimator) else teacher
-    state = _state_of(subject)
-    if state is None:
-        return None
-    with _lock:
-        origin, known_state, token = _tokens.get(id(subject), (None, "", b""))
-        if origin is not None and origin() is subject and known_state == state:
-            return token
-        for key in [key for key, (reference, *_) in _tokens.items() if reference() is None]:
-            del _tokens[key]
-        try:
-            reference = weakref.ref(subject)
-        except TypeError:
-            return None
-        token = os.urandom(16)
-        _tokens[id(subject)] = reference, state, token
-        return token
+def _remember_alias(teacher: Any, before: _State) -> None:
+    """Take note where a teacher's state changes by being asked, as that of trees that count their calls."""
+    after = _state_of(_inside(teacher))
+    if after is not None and after != before:
+        with _lock:
+            _aliases[after.digest] = _aliases.get(before.digest, before.digest)
+            while len(_aliases) > _MOST_ALIASES:
+                _aliases.popitem(last=False)
+
+
+@dataclass(frozen=True)
+class _State:
+    """Digest and length of a pickle."""
+
+    digest: str
+    n_bytes: int
 
 
 class _Digest:
-    """A file that only remembers the digest of what is written to it."""
+    """A file that only remembers the digest and length of what is written to it."""
 
     def __init__(self) -> None:
         self.hash = hashlib.blake2b()
+        self.n_bytes = 0
 
     def write(self, data: Any) -> int:
+        n_bytes = memoryview(data).nbytes
         self.hash.update(data)
-        return memoryview(data).nbytes
+        self.n_bytes += n_bytes
+        return n_bytes
 
 
-def _state_of(model: Any) -> str | None:
-    """Return the digest of a pickle: the same object with the same pickle was not fitted again, nor its weights changed."""
+class _Pickler(pickle.Pickler):
+    """Tells functions and classes by what they are: pickles have their names only, and may be of others by now."""
+
+    def __init__(self, file: _Digest):
+        super().__init__(file, protocol=5)
+        self.file = file
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, type | types.FunctionType):
+            self.file.hash.update(id(obj).to_bytes(8, "little"))
+        return NotImplemented
+
+
+def _state_of(model: Any) -> _State | None:
+    """Return what tells the state of a model, of which this process knows the classes; None where it can't be seen."""
     written = _Digest()
     try:
-        pickle.Pickler(written, protocol=5).dump(model.module if isinstance(model, ModuleBackbone) else model)
+        _Pickler(written).dump((model.load()[0], model.module) if isinstance(model, ModuleBackbone) else model)
     except (pickle.PicklingError, TypeError, AttributeError, RuntimeError):
         return None
-    return written.hash.hexdigest()
+    return _State(written.hash.hexdigest(), written.n_bytes)
 
 
 # Answers
@@ -391,6 +447,9 @@ class ClassAnswers:
         self.classes = classes
         self.partial = partial
         self.network = network or {}
+        # What an answer depends on beside teacher and row.
+        told = ("classes", [(type(one).__name__, one) for one in classes.tolist()], _without_cache(self.network))
+        self.context = repr(told).encode("utf-8", "surrogatepass")
 
     def __call__(self, teacher: Any, X: Any) -> np.ndarray:
         """Return logarithms of probabilities (n, n_classes)."""
@@ -445,11 +504,10 @@ class ClassAnswers:
                     f"there are {len(self.classes)} classes."
                 )
             return logs
+        if not self.partial:
+            check_knows(teacher, self.classes)
         places = {label: place for place, label in enumerate(known.tolist())}
         found = [places.get(label) for label in self.classes.tolist()]
-        lacking = [label for label, place in zip(self.classes.tolist(), found, strict=True) if place is None]
-        if lacking and not self.partial:
-            raise _lacking(teacher, known, lacking)
         made = np.full((len(logs), len(found)), np.log(_SMALLEST))
         for place, column in enumerate(found):
             if column is not None:
@@ -457,15 +515,29 @@ class ClassAnswers:
         return log_softmax(made, axis=1)
 
 
-def _lacking(teacher: Any, known: np.ndarray, lacking: list[Any]) -> ValueError:
+def check_knows(teacher: Any, classes: np.ndarray) -> None:
+    """Refuse a fitted teacher that lacks a class."""
+    known = known_classes(teacher)
+    lacking = [] if known is None else sorted(set(classes.tolist()) - set(known.tolist()), key=classes.tolist().index)
+    if known is None or not lacking:
+        return
     told = ", ".join(map(repr, known[:20].tolist()))
     hint = ""
     if {str(one) for one in lacking} & {str(one) for one in known.tolist()}:
         hint = " They look alike but are of other types: give y in the type that the teacher was fitted with."
-    return ValueError(
+    elif lacking == list(range(len(lacking))):
+        hint = (
+            " cross_val_predict, voting and stacking turn labels into numbers before a fit: fit the teacher to numbers for "
+            "them."
+        )
+    raise ValueError(
         f"The teacher {name_of(teacher)} does not know the class(es) {', '.join(map(repr, lacking[:10]))} of y. It knows "
         f"{told}{', ...' if len(known) > 20 else ''}.{hint}"
     )
+
+
+def _without_cache(network: dict[str, Any]) -> list[tuple[str, str]]:
+    return sorted((name, str(value)) for name, value in network.items() if name != "cache")
 
 
 class NumberAnswers:
@@ -482,6 +554,7 @@ class NumberAnswers:
     def __init__(self, n_targets: int, network: dict[str, Any] | None = None):
         self.n_targets = n_targets
         self.network = network or {}
+        self.context = repr(("numbers", n_targets, _without_cache(self.network))).encode()
 
     def __call__(self, teacher: Any, X: Any) -> np.ndarray:
         """Return predictions (n, n_targets)."""
@@ -540,9 +613,18 @@ def combine(answers: list[np.ndarray], weights: Any, *, classifies: bool) -> np.
     return logsumexp(stacked, axis=0, b=wide) if classifies else (wide * stacked).sum(axis=0)
 
 
+def _for_rows(module: Any, X: Any, network: dict[str, Any]) -> dict[str, Any]:
+    """Say that a bare module reads tables where X is one."""
+    shape: tuple[int, ...] = getattr(X, "shape", ())
+    if isinstance(module, nn.Module) and network.get("modality", "auto") == "auto" and len(shape) == 2 and shape[1] > 1:
+        return {**network, "modality": "table"}
+    return network
+
+
 def run_module(teacher: Any, X: Any, network: dict[str, Any]) -> np.ndarray:
     """Return what a network gives for rows, a vector each."""
-    return PretrainedFeatureExtractor(teacher, normalize=False, **network).fit_transform(X).astype(np.float64)
+    network = _for_rows(_inside(teacher), X, network)
+    return PretrainedFeatureExtractor(_inside(teacher), normalize=False, **network).fit_transform(X).astype(np.float64)
 
 
 def embed(teacher: Any, X: Any, network: dict[str, Any]) -> np.ndarray:
@@ -553,12 +635,12 @@ def embed(teacher: Any, X: Any, network: dict[str, Any]) -> np.ndarray:
     TypeError
         If it is no network.
     """
-    inner = teacher.estimator if isinstance(teacher, FrozenEstimator) else teacher
+    inner = _inside(teacher)
     if isinstance(inner, Pipeline):
         before = inner[:-1].transform(X) if len(inner.steps) > 1 else X
         return embed(inner.steps[-1][1], before, network)
     if is_module(inner) or hasattr(inner, "__sktransfer_backbone__"):
-        return PretrainedFeatureExtractor(inner, **network).fit_transform(X).astype(np.float64)
+        return PretrainedFeatureExtractor(inner, **_for_rows(inner, X, network)).fit_transform(X).astype(np.float64)
     raise TypeError(
         f"hint_weight is for teachers that are networks; {name_of(teacher)} has no features to give. Set hint_weight=0."
     )
@@ -566,7 +648,7 @@ def embed(teacher: Any, X: Any, network: dict[str, Any]) -> np.ndarray:
 
 def check_gives_hints(teacher: Any) -> None:
     """Refuse a teacher without features, before it is fitted."""
-    inner = teacher.estimator if isinstance(teacher, FrozenEstimator) else teacher
+    inner = _inside(teacher)
     last = inner.steps[-1][1] if isinstance(inner, Pipeline) else inner
     if not is_module(last) and not hasattr(type(last), "__sktransfer_backbone__"):
         embed(last, None, {})

@@ -20,11 +20,13 @@ from sklearn.feature_selection import SelectKBest
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression, Perceptron, Ridge, SGDClassifier
 from sklearn.metrics import log_loss
-from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
+from sklearn.mixture import GaussianMixture
+from sklearn.model_selection import GridSearchCV, KFold, PredefinedSplit, cross_val_score
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 from torch import nn
@@ -64,6 +66,16 @@ class Counting(ClassifierMixin, BaseEstimator):
 
     def predict(self, X):
         return self.inner_.predict(X)
+
+
+class Neighbours(KNeighborsClassifier):
+    """Its pickle changes whenever it is asked: its tree counts."""
+
+    calls: list = []
+
+    def predict_proba(self, X):
+        self.calls.append(len(X))
+        return super().predict_proba(X)
 
 
 @pytest.fixture
@@ -211,6 +223,40 @@ def test_anything_with_probabilities_or_scores_teaches(teacher):
     assert model.score(X, y) == clone(model).fit(X, y).score(X, y)
 
 
+def test_frozen_teachers_may_stand_in_any_order():
+    two, three = frozen_logistic(y < 2), frozen_logistic()
+    for teachers in ([two, three], [three, two], [GaussianNB(), three]):
+        model = DistilledClassifier(teachers, LogisticRegression()).fit(X[y < 2], y[y < 2])
+        assert model.classes_.tolist() == [0, 1, 2]
+        assert model.decision_function(X).shape == model.predict_proba(X).shape == (400, 3)
+
+
+def test_a_bare_network_reads_a_table():
+    torch.manual_seed(0)
+    module = nn.Linear(8, 3)
+    for teacher in (module, FrozenEstimator(module)):
+        assert DistilledClassifier(teacher, LogisticRegression(), alpha=0.5).fit(X, y).classes_.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("routing", [False, True])
+def test_weights_reach_the_last_step_of_pipelines(routing):
+    weights = (np.arange(400) < 200).astype(float)
+    teacher = student = make_pipeline(StandardScaler(), LogisticRegression())
+    with sklearn.config_context(enable_metadata_routing=routing):
+        model = DistilledClassifier(teacher, student, report_fraction=50, random_state=0)
+        if routing:
+            model.set_fit_request(sample_weight=True)
+        assert model.fit(X, y, sample_weight=weights).score(X, y) > 0.6
+
+
+def test_balanced_trees_count_classes_and_not_copies():
+    rare = (X[:, 0] > 1.5).astype(int)
+    tree = DecisionTreeClassifier(max_depth=2, class_weight="balanced", random_state=0)
+    alone = clone(tree).fit(X, rare).predict(X).mean()
+    model = DistilledClassifier(LogisticRegression(), tree, alpha=0.95).fit(X, rare)
+    assert abs(model.predict(X).mean() - alone) < 0.1
+
+
 def test_several_teachers_are_averaged_by_weight():
     first, second = frozen_logistic(C=0.001), FrozenEstimator(GaussianNB().fit(X, y))
     student = LogisticRegression(C=1e6, max_iter=10_000)
@@ -326,6 +372,68 @@ def test_a_teacher_that_was_fitted_again_is_asked_again(counting):
     teacher.fit(X, (y + 1) % 3)
     second = model.fit(X, y).predict_proba(X)
     assert np.abs(first - second).max() > 0.3
+
+
+def test_answers_of_other_questions_are_not_taken_for_these():
+    torch.manual_seed(0)
+    module = ModuleBackbone(nn.Linear(8, 3), modality="table")
+    numbers = DistilledRegressor(module, Ridge(), alpha=0).fit(X, np.zeros((400, 3))).predict(X)
+    DistilledClassifier(module, LogisticRegression()).fit(X, y)
+    np.testing.assert_array_equal(
+        DistilledRegressor(module, Ridge(), alpha=0).fit(X, np.zeros((400, 3))).predict(X), numbers
+    )
+    # The same teacher beside one that knows more, and alone.
+    two, three = frozen_logistic(y < 2), frozen_logistic()
+    DistilledClassifier([two, three], LogisticRegression(), cv=3).fit(X[y < 2], y[y < 2])
+    alone = DistilledClassifier(two, LogisticRegression(), cv=3).fit(X[y < 2], y[y < 2])
+    assert alone.classes_.tolist() == [0, 1]
+    both = DistilledClassifier([LogisticRegression(), three], LogisticRegression(), cv=3).fit(X[y < 2], y[y < 2])
+    single = DistilledClassifier(LogisticRegression(), LogisticRegression(), cv=3).fit(X[y < 2], y[y < 2])
+    assert (both.classes_.tolist(), single.classes_.tolist()) == ([0, 1, 2], [0, 1])
+
+
+def test_folds_are_told_apart_by_what_they_hold():
+    noise = np.random.default_rng(0).integers(0, 3, 1200)
+    rows = np.random.default_rng(1).normal(size=(1200, 3))
+    first, second = (np.random.default_rng(seed).integers(0, 3, 1200) for seed in (0, 1))
+    second[:4], second[-4:] = first[:4], first[-4:]
+    found = []
+    for folds in (first, second):
+        model = DistilledClassifier(
+            DecisionTreeClassifier(random_state=0), LogisticRegression(), cv=PredefinedSplit(folds)
+        )
+        found.append(model.fit(rows, noise).predict_proba(rows))
+    assert np.abs(found[0] - found[1]).max() > 1e-3
+
+
+def test_a_shared_teacher_that_somebody_fitted_again_is_not_used():
+    first = DistilledClassifier(LogisticRegression(), LogisticRegression(), alpha=0).fit(X, y)
+    before = first.predict_proba(X)
+    first.teacher_.fit(X, (y + 1) % 3)
+    again = DistilledClassifier(LogisticRegression(), LogisticRegression(), alpha=0).fit(X, y)
+    np.testing.assert_allclose(again.predict_proba(X), before)
+
+
+def test_a_function_of_the_same_name_is_another_teacher():
+    found = []
+    for factor in (1.0, -1.0):
+
+        def change(rows):
+            return rows * np.array([1, factor, 0, 0, factor, 1, 1, 1])  # noqa: B023
+
+        change.__qualname__, change.__module__ = "change", __name__
+        globals()["change"] = change
+        teacher = make_pipeline(FunctionTransformer(change), RandomForestClassifier(5, random_state=0))
+        found.append(DistilledClassifier(teacher, LogisticRegression(), alpha=0).fit(X, y))
+    assert found[0].teacher_ is not found[1].teacher_
+
+
+def test_a_teacher_that_counts_its_calls_is_asked_once():
+    teacher = FrozenEstimator(Neighbours().fit(X, y))
+    Neighbours.calls = []
+    for alpha in (0.1, 0.5, 0.9):
+        DistilledClassifier(teacher, LogisticRegression(), alpha=alpha).fit(X, y)
+    assert Neighbours.calls == [400]
 
 
 def test_without_a_cache_teachers_are_asked_in_each_fit(counting):
@@ -552,6 +660,12 @@ BAD = [
     (dict(teacher_weights=[1, 2]), ValueError, "there are 1 teacher"),
     (dict(teacher_weights=[-1]), ValueError, "not negative"),
     (dict(student=KNeighborsClassifier()), ValueError, "KNeighborsClassifier can't take sample_weight"),
+    (dict(student=LogisticRegression(C=-1)), ValueError, "'C' parameter of LogisticRegression"),
+    (dict(student=FineTunedClassifier(max_epochs=-1)), ValueError, "'max_epochs' parameter of FineTunedClassifier"),
+    (dict(student="no-such-network"), (ValueError, OSError), "no-such-network"),
+    (dict(student=OneVsRestClassifier(LogisticRegression())), ValueError, "can't take sample_weight"),
+    (dict(student=GridSearchCV(LogisticRegression(), {"C": [1]})), TypeError, "Search outside"),
+    (dict(teacher=GaussianMixture(3)), TypeError, "GaussianMixture is a density_estimator"),
     (dict(student=Ridge()), TypeError, "student Ridge is a regressor"),
     (dict(student=FineTunedRegressor()), TypeError, "has to be a FineTunedClassifier"),
     (dict(student=LogisticRegression), TypeError, r"write LogisticRegression\(\)"),
@@ -574,8 +688,16 @@ def test_bad_parameters(parameters, error, message):
 
 
 def test_errors_come_before_the_teacher_is_fitted(counting):
-    for wrong in (dict(student=KNeighborsClassifier()), dict(temperature=0.0), dict(hint_weight=1.0)):
-        with pytest.raises((ValueError, TypeError)):
+    bad_students = [
+        KNeighborsClassifier(),
+        LogisticRegression(C=-1),
+        "no-such-network",
+        FineTunedClassifier(device="x"),
+    ]
+    wrongs = [dict(student=student) for student in bad_students] + [dict(temperature=0.0), dict(hint_weight=1.0)]
+    wrongs.append(dict(teacher=[counting(), FrozenEstimator(Broken(np.nan).fit(X, y))]))
+    for wrong in wrongs:
+        with pytest.raises((ValueError, TypeError, OSError, RuntimeError)):
             DistilledClassifier(**{"teacher": counting(), "student": LogisticRegression(), **wrong}).fit(X, y)
     with pytest.raises(ValueError):
         DistilledClassifier(counting(), LogisticRegression()).fit(X, y, sample_labeled=np.zeros(400, bool))

@@ -19,6 +19,9 @@ PAIRS = {
     "images": (np.zeros((2, 4, 4, 3), np.uint8), np.ones((1, 4, 4, 3), np.uint8)),
     "series": (pd.Series(["a", "b"], name="t"), pd.Series(["c"], name="t")),
     "frame": (pd.DataFrame({"x": [1, 2], "t": ["a", "b"]}), pd.DataFrame({"t": ["c"], "x": [3]})),
+    "numbered columns": (pd.DataFrame(np.zeros((2, 2))), pd.DataFrame(np.ones((1, 2)))),
+    "types": (pl.DataFrame({"x": [1, 2]}), pl.DataFrame({"x": [3.5]})),
+    "no name": (pd.Series(["a", "b"]), pd.Series(["c"])),
     "polars": (pl.DataFrame({"x": [1, 2]}), pl.DataFrame({"x": [3]})),
     "polars column": (pl.Series("t", ["a", "b"]), pl.Series("t", ["c"])),
     "sparse": (sparse.csr_array(np.eye(2)), sparse.csc_array(np.ones((1, 2)))),
@@ -74,7 +77,10 @@ def test_only_labelled_rows_are_scored():
     X = np.array([[0], [1], [1], [1]])
     y = np.array([0, 1, 0, 0])
     model = Lying().fit(X, y)
-    assert LabeledScorer("accuracy")(model, X, y) == 0.5
+    with sklearn.config_context(enable_metadata_routing=True):
+        assert LabeledScorer("accuracy")(model, X, y) == 0.5
+    with pytest.raises(ValueError, match="only with sklearn.set_config"):
+        LabeledScorer("accuracy")(model, X, y)
     assert LabeledScorer("accuracy")(model, X, y, sample_labeled=[True, True, False, False]) == 1.0
     assert LabeledScorer()(model, X, y, sample_labeled=[0, 1, 1, 0]) == 0.5
     with pytest.raises(ValueError, match="None of the rows to score has a label"):

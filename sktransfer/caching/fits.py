@@ -7,37 +7,39 @@ import threading
 from collections import OrderedDict
 from typing import Any
 
-# The folds of a search and its refit.
-MOST = 12
+MAX_BYTES = 1 << 30
 
 
 class KeptFits:
-    """Results of fits by key; the least recently used one goes first. Safe to use from threads.
+    """Results of fits by key, limited in bytes; the least recently used one goes first. Safe to use from threads.
 
     Parameters
     ----------
-    most : int
-        How many are kept.
+    max_bytes : int, default=1 GiB
+        The limit.
     """
 
-    def __init__(self, most: int = MOST):
-        self._most = most
+    def __init__(self, max_bytes: int = MAX_BYTES):
+        self._max_bytes = max_bytes
+        self._n_bytes = 0
         self._lock = threading.Lock()
-        self._fits: OrderedDict[bytes, Any] = OrderedDict()
+        self._fits: OrderedDict[bytes, tuple[Any, int]] = OrderedDict()
 
     def get(self, key: bytes) -> Any:
         """Return what was put under a key, or None."""
         with self._lock:
             if key in self._fits:
                 self._fits.move_to_end(key)
-            return self._fits.get(key)
+            return self._fits.get(key, (None, 0))[0]
 
-    def put(self, key: bytes, made: Any) -> None:
-        """Keep a result."""
+    def put(self, key: bytes, made: Any, n_bytes: int) -> None:
+        """Keep a result of so many bytes."""
         with self._lock:
-            self._fits[key] = made
-            while len(self._fits) > self._most:
-                self._fits.popitem(last=False)
+            self._n_bytes += n_bytes - self._fits.get(key, (None, 0))[1]
+            self._fits[key] = made, n_bytes
+            while self._n_bytes > self._max_bytes:
+                _, (_, freed) = self._fits.popitem(last=False)
+                self._n_bytes -= freed
 
     def renew_lock(self) -> None:
         """Forget who holds the lock."""
@@ -47,6 +49,7 @@ class KeptFits:
         """Forget all results."""
         with self._lock:
             self._fits.clear()
+            self._n_bytes = 0
 
 
 kept_fits = KeptFits()

@@ -258,6 +258,7 @@ def test_memory_is_watched_while_other_code_runs():
         "compare_search",
         "compare_memory",
         "compare_fine_tuning_search",
+        "evaluate_distillation",
         "evaluate_fine_tuning",
     ],
 )
