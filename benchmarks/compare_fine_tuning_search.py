@@ -76,7 +76,8 @@ def search_ours(texts: pd.Series, labels: np.ndarray, epochs: int, *, defaults: 
     model = FineTunedClassifier(
         FOLDER, max_epochs=epochs, batch_size=BATCH_SIZE, device="cpu", random_state=0, **chosen
     )
-    rates = [rate * RATIO / model.backbone_lr_ratio for rate in RATES]
+    # The same rates of the network on both sides.
+    rates = [rate * RATIO / (0.03 if defaults else RATIO) for rate in RATES]
     grid = {"clf__freeze_depth": DEPTHS, "clf__learning_rate": rates}
     return search(Pipeline([("clf", model)]), grid, texts, labels)
 

@@ -317,7 +317,8 @@ class DistilledClassifier(ClassifierMixin, _Distilled):
     teacher : estimator, nn.Module, ModuleBackbone, or a list of them
         Anything with ``predict_proba`` or ``decision_function``. It is cloned and fitted to the labelled rows, unless it is
         wrapped in :class:`sklearn.frozen.FrozenEstimator`. A module is asked as it is; it gives scores of the classes, in
-        sorted order, before the softmax, or one score for the second of two. Of several teachers the probabilities are averaged.
+        sorted order, before the softmax, or one score for the second of two. Of several teachers the probabilities
+        are averaged.
     student : str, path, nn.Module, ModuleBackbone or estimator, default="auto"
         What learns. A name or a network stands for ``FineTunedClassifier(student)``. A :class:`FineTunedClassifier`, a
         pipeline that ends with one, or any classifier that takes ``sample_weight``.

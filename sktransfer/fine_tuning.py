@@ -43,9 +43,9 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         An untrained network has nothing worth keeping: all its stages are trained.
     learning_rate : float, default=1e-3
         Rate of a head that starts at random, at the height of the schedule.
-    backbone_lr_ratio : float, default=0.1
-        Rate of the top stage, as a share of `learning_rate`. A head that starts as a probe has learned already, and moves at
-        this rate too.
+    backbone_lr_ratio : float or "auto", default="auto"
+        Rate of the top stage, as a share of `learning_rate`; ``"auto"`` is 0.03 for networks with attention, which are
+        easily spoilt, and 0.1 for others. A head that starts as a probe has learned already, and moves at this rate too.
     layer_decay : float, default=0.9
         Rate of each stage, as a share of that of the stage above it, in (0, 1].
     unfreeze_every : int or None, default=None
@@ -184,7 +184,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         *,
         freeze_depth=0.5,
         learning_rate=1e-3,
-        backbone_lr_ratio=0.1,
+        backbone_lr_ratio="auto",
         layer_decay=0.9,
         unfreeze_every=None,
         l2_sp=0.0,
@@ -484,9 +484,9 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         An untrained network has nothing worth keeping: all its stages are trained.
     learning_rate : float, default=1e-3
         Rate of a head that starts at random, at the height of the schedule.
-    backbone_lr_ratio : float, default=0.1
-        Rate of the top stage, as a share of `learning_rate`. A head that starts as a probe has learned already, and moves at
-        this rate too.
+    backbone_lr_ratio : float or "auto", default="auto"
+        Rate of the top stage, as a share of `learning_rate`; ``"auto"`` is 0.03 for networks with attention, which are
+        easily spoilt, and 0.1 for others. A head that starts as a probe has learned already, and moves at this rate too.
     layer_decay : float, default=0.9
         Rate of each stage, as a share of that of the stage above it, in (0, 1].
     unfreeze_every : int or None, default=None
@@ -608,7 +608,7 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         *,
         freeze_depth=0.5,
         learning_rate=1e-3,
-        backbone_lr_ratio=0.1,
+        backbone_lr_ratio="auto",
         layer_decay=0.9,
         unfreeze_every=None,
         l2_sp=0.0,

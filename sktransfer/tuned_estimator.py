@@ -59,7 +59,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         "backbone": "no_validation",
         "freeze_depth": "no_validation",
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "backbone_lr_ratio": [Interval(Real, 0, None, closed="left")],
+        "backbone_lr_ratio": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
         "layer_decay": [Interval(Real, 0, 1, closed="right")],
         "unfreeze_every": [Interval(Integral, 1, None, closed="left"), None],
         "l2_sp": [Interval(Real, 0, None, closed="left")],
@@ -298,7 +298,8 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         )
         head_init = "random" if untrained else self.head_init
         fixed_norms = head_init == "probe" if self.freeze_batch_norm == "auto" else bool(self.freeze_batch_norm)
-        ratio, decay = (1.0, 1.0) if untrained else (self.backbone_lr_ratio, self.layer_decay)
+        ratio = _ratio_for(backbone) if self.backbone_lr_ratio == "auto" else self.backbone_lr_ratio
+        ratio, decay = (1.0, 1.0) if untrained else (ratio, self.layer_decay)
         source = None
         if self.source_probe is not None:
             X_source, y_source = self.source_probe
@@ -439,6 +440,12 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             self._network = TunableNetwork(cut, self._preparation, head, len(values["center"]))
             self._network.take_state(values)
             self._network.eval()
+
+
+def _ratio_for(backbone: Backbone) -> float:
+    """Return the rate of the top stage as a share of a new head's; where the two figures come from: docs/benchmarks.rst."""
+    attends = any("attention" in type(module).__name__.lower() for module in backbone.network_to_read().modules())
+    return 0.03 if attends else 0.1
 
 
 def _check_source(source_probe: Any) -> None:
