@@ -496,6 +496,25 @@ class DistilledClassifier(ClassifierMixin, _Distilled):
         # As improbable as a teacher can hold a class to be.
         return self._aligned(given, logsumexp(given, axis=1, keepdims=True) + np.log(1e-8))
 
+    def score(self, X, y, sample_weight=None):
+        """Return the accuracy of the student's predictions.
+
+        Parameters
+        ----------
+        X : rows
+            As the student reads them.
+        y : array-like of shape (n_samples,)
+            The true labels.
+        sample_weight : array-like of shape (n_samples,), default=None
+            What each row counts.
+
+        Returns
+        -------
+        float
+            Share of rows that are predicted right.
+        """
+        return super().score(X, y, sample_weight)
+
     def _aligned(self, given: np.ndarray, absent: Any) -> np.ndarray:
         """Give classes that the student has never been shown a column."""
         known = self.student_.classes_
@@ -680,6 +699,25 @@ class DistilledRegressor(RegressorMixin, _Distilled):
             If a frozen teacher is not fitted.
         """
         return self._fit(X, y, sample_weight, sample_labeled)
+
+    def score(self, X, y, sample_weight=None):
+        """Return the coefficient of determination of the student's predictions.
+
+        Parameters
+        ----------
+        X : rows
+            As the student reads them.
+        y : array-like of shape (n_samples,) or (n_samples, n_targets)
+            The true numbers.
+        sample_weight : array-like of shape (n_samples,), default=None
+            What each row counts.
+
+        Returns
+        -------
+        float
+            At most 1, which is perfect; 0 is as good as the mean.
+        """
+        return super().score(X, y, sample_weight)
 
     def _checked_y(self, y: Any, labelled: np.ndarray) -> np.ndarray:
         """Check numbers, and put 0 where there is none."""
