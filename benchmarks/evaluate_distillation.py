@@ -7,7 +7,9 @@
 alone; where there are unlabelled rows, "alone, longer" has as many steps as the distilled one, which sees more rows
 in an epoch. A seed decides which rows have labels, the weights that networks start from, and the order of rows. The
 teacher of MNIST is trained once, whatever the number of seeds. Temperature, alpha and rates of the text tasks were
-chosen on training rows of Banking77; AG News and TREC have decided nothing.
+chosen on training rows of Banking77; AG News and TREC have decided nothing; on Adult one seed decided how large the
+forest is. MNIST's temperature is one of the paper's: from 2 to 20 all do about as well on training rows that are held
+back.
 """
 
 from __future__ import annotations

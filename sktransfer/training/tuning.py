@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -206,6 +207,7 @@ def tune(
         fixed = rows if plan.augment is None else NetworkRows(cut, preparation, training.values, plan.run, keep=False)
         stability = StabilityObserver(network, fixed, places, plan.settings, plan.stability_every, score)
         observers.append(stability)
+    size = _size(network)
     try:
         result = train(
             network,
@@ -225,10 +227,10 @@ def tune(
         network.drop_hints()
     if restraint != 1 and not result.history[0]["best"]:
         if held_out is not None and len(held_out.rows) >= _ROWS_TO_SETTLE:
-            _settle(network, held_out, targets, plan, 0.0)
+            _settle(network, held_out, targets, plan)
         else:
             plain = NetworkRows(cut, preparation, training.values, plan.run) if plan.augment is not None else rows
-            _settle(network, replace(data, rows=plain), targets, plan, float(network.head_penalty))
+            _settle(network, replace(data, rows=plain), targets, plan, float(network.head_penalty), size)
     record = None if stability is None else stability.result()
     return Tuned(network, result.history, result.n_epochs, record)
 
@@ -454,15 +456,32 @@ def _judge(targets: Targets) -> Callable[[torch.Tensor, torch.Tensor, torch.Tens
     return judge
 
 
-def _settle(network: TunableNetwork, data: Labelled, targets: Targets, plan: Plan, penalty: float) -> None:
-    """Let a restrained head be as sure as validation rows, or the penalty that cross-validation chose, allow."""
+def _settle(
+    network: TunableNetwork,
+    data: Labelled,
+    targets: Targets,
+    plan: Plan,
+    penalty: float = 0.0,
+    most: float | None = None,
+) -> None:
+    """Let a restrained head be as sure as validation rows, or the penalty that cross-validation chose, allow.
+
+    What training rows say of that flatters, so with them it becomes no larger than the probe was, which is `most`.
+    """
     outputs = torch.from_numpy(run_network(network, data.rows, plan.settings.device))  # type: ignore[arg-type]
-    head = list(network.head.parameters())
-    size = sum(float(one.detach().double().square().sum()) for one in head if one.ndim > 1)
-    scale, _ = best_scale(targets.loss, outputs, data.targets, data.weights, targets.n_outputs, 0.5 * penalty * size)
+    size = _size(network)
+    scale, _ = best_scale(targets.loss, outputs, data.targets, data.weights, targets.n_outputs, 0.5 * penalty * size**2)
+    if most is not None:
+        scale = min(scale, max(1.0, most / size)) if size else 1.0
     with torch.no_grad():
-        for parameter in head:
+        for parameter in network.head.parameters():
             parameter.mul_(scale)
+
+
+def _size(network: TunableNetwork) -> float:
+    """Return the norm of the head's weights."""
+    squares = [float(one.detach().double().square().sum()) for one in network.head.parameters() if one.ndim > 1]
+    return math.sqrt(sum(squares))
 
 
 def _rates(cut: Cut, plan: Plan) -> StageRates:
