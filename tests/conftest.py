@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import sktransfer
 
@@ -33,6 +34,15 @@ def empty_cache():
     yield
     sktransfer.set_cache_limit(2**30)
     sktransfer.cache_clear()
+
+
+@pytest.fixture
+def one_thread():
+    """With several threads convolutions round by the number of rows, which tiny networks with sure heads make visible."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

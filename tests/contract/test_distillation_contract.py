@@ -1,7 +1,6 @@
 """DistilledClassifier and DistilledRegressor against scikit-learn's conventions, on the rows that they read."""
 
 import pytest
-import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import check_estimator
@@ -61,15 +60,6 @@ def cases():
             teacher = tuned(**{**parameters, "freeze_depth": "all"})
             for estimator, check in transfer_estimator_checks(distilled(teacher, tuned(**parameters)), kind):
                 yield pytest.param(estimator, check, id=f"{distilled.__name__}-{name}-{check}")
-
-
-@pytest.fixture
-def one_thread():
-    """With several, convolutions round by the number of rows, and a student as sure as these shows it."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("estimator, check", list(cases()))

@@ -83,5 +83,5 @@ def cases():
 
 
 @pytest.mark.parametrize("estimator, check", list(cases()))
-def test_contract(estimator, check):
+def test_contract(estimator, check, one_thread):
     check(estimator)
