@@ -443,7 +443,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
 
 
 def _ratio_for(backbone: Backbone) -> float:
-    """Return the rate of the top stage as a share of a new head's; where the two figures come from: docs/benchmarks.rst."""
+    """Return the rate of the top stage as a share of a new head's: the figures of trials on texts, and on digits and series."""
     attends = any("attention" in type(module).__name__.lower() for module in backbone.network_to_read().modules())
     return 0.03 if attends else 0.1
 

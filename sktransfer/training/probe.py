@@ -134,46 +134,39 @@ def fit_probe(
     return probe
 
 
-def restrained(
-    probe: LinearProbe, vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray, kind: str, factor: float
+def probe_at(
+    penalty: float,
+    vectors: np.ndarray,
+    targets: np.ndarray,
+    weights: np.ndarray,
+    kind: str,
+    n_classes: int | None = None,
 ) -> LinearProbe:
-    """Fit a probe of classes or labels again, with a stronger penalty.
+    """Fit a probe of classes or labels with a given penalty.
 
     Parameters
     ----------
-    probe : LinearProbe
-        What `fit_probe` made of the same rows.
-    vectors, targets, weights, kind
+    penalty : float
+        As in `LinearProbe`, above 0.
+    vectors, targets, weights, kind, n_classes
         As for `fit_probe`.
-    factor : float
-        What the penalty is multiplied by.
 
     Returns
     -------
     LinearProbe
     """
-    if kind == "classes" and len(present := np.unique(targets)) < max(2, len(probe.weight)):
-        if len(present) == 1:
-            return probe
-        codes = np.searchsorted(present, targets)
-        inner = restrained(
-            LinearProbe(probe.weight[: 1 if len(present) == 2 else len(present)], probe.bias, probe.penalty),
-            vectors,
-            codes,
-            weights,
-            kind,
-            factor,
-        )
-        return _with_absent(inner, present, len(probe.weight), vectors.shape)
+    if kind == "classes" and n_classes is not None:
+        present, codes = np.unique(targets, return_inverse=True)
+        if len(present) < n_classes:
+            probe = None if len(present) == 1 else probe_at(penalty, vectors, codes, weights, kind)
+            return _with_absent(probe, present, n_classes, vectors.shape)
     vectors, targets, weights = _distinct(vectors, targets, weights)
-    penalty = factor * probe.penalty
     with threadpool_limits(limits=1 if vectors.size < 1 << 20 else None, user_api="blas"):
         if kind == "classes":
             model = LogisticRegression(C=1 / (penalty * weights.sum()), max_iter=1000).fit(vectors, targets, weights)
             return LinearProbe(model.coef_, model.intercept_, penalty)
-        return _labels_at(
-            1 / (penalty * weights.sum() * targets.shape[1]), vectors, targets.T.astype(np.int64), weights
-        )
+        strength = 1 / (penalty * weights.sum() * targets.shape[1])
+        return _labels_at(strength, vectors, targets.T.astype(np.int64), weights)
 
 
 def _with_absent(probe: LinearProbe | None, present: np.ndarray, n_classes: int, shape: tuple[int, ...]) -> LinearProbe:
