@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import pickle
 import time
-import types
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +17,7 @@ from sklearn.utils import _safe_indexing
 from torch import nn
 
 from sktransfer.backbones.modules import ModuleBackbone
+from sktransfer.caching.pickled import pickled_size
 from sktransfer.teachers import combine, fit_weighted
 
 _ROUNDS = 3
@@ -178,23 +177,6 @@ def _uncached(model: Any) -> Any:
     return model
 
 
-class _Counter:
-    """A file that only counts what is written to it."""
-
-    n_bytes = 0
-
-    def write(self, data: Any) -> int:
-        self.n_bytes += memoryview(data).nbytes
-        return memoryview(data).nbytes
-
-
-class _StatePickler(pickle.Pickler):
-    """Leaves code out: functions without a name have no pickle, and their size is next to nothing."""
-
-    def reducer_override(self, obj: Any) -> Any:
-        return (str, ()) if isinstance(obj, types.FunctionType) else NotImplemented
-
-
 def size_of(model: Any) -> int:
     """Return the bytes of a fitted model: weights of its networks, and the pickle of what is none."""
     if isinstance(model, FrozenEstimator):
@@ -208,6 +190,4 @@ def size_of(model: Any) -> int:
     head = getattr(getattr(model, "_network", None), "head", None)
     if head is not None:
         return size_of(model.__sktransfer_backbone__().network_to_read()) + size_of(head)
-    counter = _Counter()
-    _StatePickler(counter, protocol=5).dump(model)
-    return counter.n_bytes
+    return pickled_size(model)

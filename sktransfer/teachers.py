@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 import os
 import pickle
 import re
 import threading
-import types
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
@@ -34,6 +31,7 @@ from sktransfer.backbones.modules import ModuleBackbone
 from sktransfer.caching.fits import kept_fits
 from sktransfer.caching.interface import RowCache
 from sktransfer.caching.keys import digest
+from sktransfer.caching.pickled import PickledState, pickled_state
 from sktransfer.feature_extraction import PretrainedFeatureExtractor
 
 # Probabilities below it say that a class is out of the question; logarithms have to be finite.
@@ -372,7 +370,7 @@ def distinct_answers(
     return np.array(found, dtype=np.float64)
 
 
-def _remember_alias(teacher: Any, before: _State) -> None:
+def _remember_alias(teacher: Any, before: PickledState) -> None:
     """Take note where a teacher's state changes by being asked, as that of trees that count their calls."""
     after = _state_of(_inside(teacher))
     if after is not None and after != before:
@@ -382,49 +380,9 @@ def _remember_alias(teacher: Any, before: _State) -> None:
                 _aliases.popitem(last=False)
 
 
-@dataclass(frozen=True)
-class _State:
-    """Digest and length of a pickle."""
-
-    digest: str
-    n_bytes: int
-
-
-class _Digest:
-    """A file that only remembers the digest and length of what is written to it."""
-
-    def __init__(self) -> None:
-        self.hash = hashlib.blake2b()
-        self.n_bytes = 0
-
-    def write(self, data: Any) -> int:
-        n_bytes = memoryview(data).nbytes
-        self.hash.update(data)
-        self.n_bytes += n_bytes
-        return n_bytes
-
-
-class _Pickler(pickle.Pickler):
-    """Tells functions and classes by what they are: pickles have their names only, and may be of others by now."""
-
-    def __init__(self, file: _Digest):
-        super().__init__(file, protocol=5)
-        self.file = file
-
-    def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, type | types.FunctionType):
-            self.file.hash.update(id(obj).to_bytes(8, "little"))
-        return NotImplemented
-
-
-def _state_of(model: Any) -> _State | None:
-    """Return what tells the state of a model, of which this process knows the classes; None where it can't be seen."""
-    written = _Digest()
-    try:
-        _Pickler(written).dump((model.load()[0], model.module) if isinstance(model, ModuleBackbone) else model)
-    except (pickle.PicklingError, TypeError, AttributeError, RuntimeError):
-        return None
-    return _State(written.hash.hexdigest(), written.n_bytes)
+def _state_of(model: Any) -> PickledState | None:
+    """Return what tells the state of a model, None where it can't be seen."""
+    return pickled_state((model.load()[0], model.module) if isinstance(model, ModuleBackbone) else model)
 
 
 # Answers

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 import pickle
 import threading
 import weakref
@@ -18,13 +17,14 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from sktransfer.backbones.leaves import Leaves
+from sktransfer.caching.pickled import PickledState, pickled_state
 
 # In the order of preference: the first that a model has is what it gives by default.
 OUTPUTS = ("leaves", "transform", "decision_function", "predict_proba", "predict", "score_samples", "leaf_values")
 
 _lock = threading.Lock()
 # By identity of the caller's model: that model, the digest of its state, and the copy made of it in that state.
-_copies: dict[int, tuple[weakref.ref, str, weakref.ref[FittedModel]]] = {}
+_copies: dict[int, tuple[weakref.ref, PickledState, weakref.ref[FittedModel]]] = {}
 
 
 class FittedModel:
@@ -121,7 +121,7 @@ def take_model(model: Any) -> FittedModel:
             "(tree_, estimators_ or apply), transform, decision_function, predict_proba, predict (labels of clusters don't "
             "count), score_samples."
         )
-    state = _state_of(model)
+    state = pickled_state(model)
     with _lock:
         known = None if state is None else _known_copy(model, state)
         if known is None:
@@ -131,15 +131,15 @@ def take_model(model: Any) -> FittedModel:
         return known
 
 
-def _known_copy(model: Any, state: str) -> FittedModel | None:
+def _known_copy(model: Any, state: PickledState) -> FittedModel | None:
     # Of the same object only: a pickle names functions and classes, which may have been defined anew since.
-    origin, known_state, copied = _copies.get(id(model), (None, "", None))
+    origin, known_state, copied = _copies.get(id(model), (None, None, None))
     if origin is None or copied is None or origin() is not model or known_state != state:
         return None
     return copied()
 
 
-def _remember(model: Any, state: str, copied: FittedModel) -> None:
+def _remember(model: Any, state: PickledState, copied: FittedModel) -> None:
     for key in [key for key, (origin, _, kept) in _copies.items() if origin() is None or kept() is None]:
         del _copies[key]
     with contextlib.suppress(TypeError):  # an object that takes no weak reference is copied each time
@@ -226,31 +226,3 @@ def _copy_of(model: Any) -> Any:
             f"The model {_name_of(model)} can't be copied ({error}). sktransfer works on a copy, so that a later fit of yours "
             "changes nothing here: make copy.deepcopy(model) work."
         ) from error
-
-
-class _Digest:
-    """A file that only remembers the digest of what is written to it."""
-
-    def __init__(self) -> None:
-        self._hash = hashlib.sha256()
-
-    def write(self, data: Any) -> int:
-        self._hash.update(data)
-        return memoryview(data).nbytes
-
-    def hexdigest(self) -> str:
-        return self._hash.hexdigest()
-
-
-def _state_of(model: Any) -> str | None:
-    """Return the digest of a model's pickle, or None where it has none.
-
-    The same object with the same pickle was not fitted again. The reverse does not hold, which costs a copy more, and
-    nothing else.
-    """
-    digest = _Digest()
-    try:
-        pickle.Pickler(digest, protocol=5).dump(model)
-    except (RuntimeError, TypeError, AttributeError, ValueError, pickle.PicklingError):
-        return None
-    return digest.hexdigest()
