@@ -4,7 +4,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import check_estimator
-from support.networks import own_images, own_series
+from support.networks import trained_in_contracts
 
 from sktransfer import DistilledClassifier, DistilledRegressor, FineTunedClassifier, FineTunedRegressor
 from sktransfer.testing import transfer_estimator_checks
@@ -48,15 +48,9 @@ def test_weights_are_copies_of_rows_at_full_batch(estimator):
 
 
 def cases():
-    full = {"batch_size": 64, "max_epochs": 1, "optimizer": "sgd"}
-    networks = {
-        "static text": ("text", {"backbone": "text-static", "freeze_depth": 0, **full}),
-        "own image network": ("image", {"backbone": own_images(), "freeze_depth": 1, **full}),
-        "own series network": ("series", {"backbone": own_series(), "freeze_depth": 0, **full}),
-    }
     pairs = [(DistilledClassifier, FineTunedClassifier), (DistilledRegressor, FineTunedRegressor)]
     for distilled, tuned in pairs:
-        for name, (kind, parameters) in networks.items():
+        for name, (kind, parameters) in trained_in_contracts().items():
             teacher = tuned(**{**parameters, "freeze_depth": "all"})
             for estimator, check in transfer_estimator_checks(distilled(teacher, tuned(**parameters)), kind):
                 yield pytest.param(estimator, check, id=f"{distilled.__name__}-{name}-{check}")

@@ -6,7 +6,7 @@ import warnings
 import pytest
 from sklearn.utils import estimator_checks
 from sklearn.utils.estimator_checks import check_estimator
-from support.networks import own_images, own_series
+from support.networks import trained_in_contracts
 
 from sktransfer import FineTunedClassifier, FineTunedRegressor
 from sktransfer.testing import transfer_estimator_checks
@@ -68,16 +68,8 @@ def test_checks_of_scikit_learns_own_estimators(make, name):
 
 
 def cases():
-    # Full batches, in which weights are copies, and plain gradient descent: those of a head that starts as a probe are
-    # rounding alone there, and Adam would make whole steps of them.
-    full = {"batch_size": 64, "max_epochs": 1, "optimizer": "sgd"}
-    networks = {
-        "static text": ("text", {"backbone": "text-static", "freeze_depth": 0, **full}),
-        "own image network": ("image", {"backbone": own_images(), "freeze_depth": 1, **full}),
-        "own series network": ("series", {"backbone": own_series(), "freeze_depth": 0, **full}),
-    }
     for make in BOTH:
-        for name, (kind, parameters) in networks.items():
+        for name, (kind, parameters) in trained_in_contracts().items():
             for estimator, check in transfer_estimator_checks(make(**parameters), kind):
                 yield pytest.param(estimator, check, id=f"{make.__name__}-{name}-{check}")
 

@@ -95,3 +95,17 @@ def own_series():
     """Make a small network for series of two channels."""
     module = seeded(lambda: nn.Sequential(nn.Conv1d(2, 6, 5, padding=2, bias=False), nn.BatchNorm1d(6), nn.ReLU()))
     return ModuleBackbone(module, modality="series", name="own series network")
+
+
+def trained_in_contracts():
+    """Return small networks by name: the kind of row that they read, and parameters of an estimator that tunes them.
+
+    Full batches, in which weights are copies, and plain gradient descent: gradients of a head that starts as a probe are
+    rounding alone there, and Adam would make whole steps of them.
+    """
+    full = {"batch_size": 64, "max_epochs": 1, "optimizer": "sgd"}
+    return {
+        "static text": ("text", {"backbone": "text-static", "freeze_depth": 0, **full}),
+        "own image network": ("image", {"backbone": own_images(), "freeze_depth": 1, **full}),
+        "own series network": ("series", {"backbone": own_series(), "freeze_depth": 0, **full}),
+    }
