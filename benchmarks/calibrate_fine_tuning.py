@@ -1,10 +1,13 @@
-"""Choose the defaults of fine-tuning: rates, their ratio and the depth, on the tasks of `evaluate_fine_tuning`.
+"""Choose the defaults of fine-tuning on the tasks of `evaluate_fine_tuning`: rates, depth, and how far the head is held.
 
     python -m benchmarks.calibrate_fine_tuning --data ../shared/data --json calibration.json
     python -m benchmarks.calibrate_fine_tuning --data ../shared/data --task series --seeds 1
+    python -m benchmarks.calibrate_fine_tuning --data ../shared/data --task banking77-8 --seeds 1 --set restraint
 
-Prints, for each setting, what it gains over the frozen probe on each task, the mean over tasks, and the largest loss. Its
-seeds are not those of the evaluation: they choose other target rows, or another order of them where the split is official.
+Prints, for each setting, what it gains over the frozen probe on each task, the mean over tasks, and the largest loss. A
+setting is the defaults but for what its name says; ``--set`` takes names or how they begin. "restraint" is what the probe's
+penalty is multiplied by while the network under it is tuned. The seeds are not those of the evaluation: they choose other
+target rows, or another order of them where the split is official.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from sklearn.metrics import get_scorer
@@ -22,20 +26,35 @@ from sklearn.metrics import get_scorer
 from benchmarks.evaluate_fine_tuning import NAIVE, Task, all_tasks
 from benchmarks.report import begin, make_parser
 from sktransfer import FineTunedClassifier
+from sktransfer.training import tuning
 
 FIRST_SEED = 100
-RATES, RATIOS, DEPTHS = (3e-4, 1e-3, 3e-3), (0.03, 0.1, 0.3, 1.0), (0.5, 0)
+RATES, RATIOS = (3e-4, 1e-3, 3e-3), (0.03, 0.1, 0.3, 1.0)
+OTHERS: dict[str, tuple[Any, ...]] = {
+    "freeze_depth": (0,),
+    "layer_decay": (1.0,),
+    "max_epochs": (10, 40),
+    "restraint": (1.0, 3.0, 30.0),
+}
 # Photographs and 77 intents take minutes a fit.
 CHEAP = ("series", "heart", "adult", "digits")
 
 
 def settings() -> dict[str, dict[str, Any]]:
     """Return the settings to try, by name."""
-    made: dict[str, dict[str, Any]] = {"probe": {"freeze_depth": "all"}, "naive": dict(NAIVE)}
-    for rate, ratio, depth in itertools.product(RATES, RATIOS, DEPTHS):
-        name = f"rate {rate:g}, ratio {ratio:g}, depth {depth:g}"
-        made[name] = {"learning_rate": rate, "backbone_lr_ratio": ratio, "freeze_depth": depth}
+    made: dict[str, dict[str, Any]] = {"probe": {"freeze_depth": "all"}, "naive": dict(NAIVE), "defaults": {}}
+    for rate, ratio in itertools.product(RATES, RATIOS):
+        made[f"rate {rate:g}, ratio {ratio:g}"] = {"learning_rate": rate, "backbone_lr_ratio": ratio}
+    for ratio in RATIOS[1:]:
+        made[f"depth 0, ratio {ratio:g}"] = {"freeze_depth": 0, "backbone_lr_ratio": ratio}
+    made |= {f"{name} {value:g}": {name: value} for name, values in OTHERS.items() for value in values}
     return made
+
+
+def make_model(setting: dict[str, Any], **parameters: Any) -> FineTunedClassifier:
+    """Return the estimator of a setting."""
+    own = {name: value for name, value in setting.items() if name != "restraint"}
+    return FineTunedClassifier(**{**parameters, **own})
 
 
 def gains(task: Task, tried: dict[str, dict[str, Any]], n_seeds: int, device: str) -> dict[str, float]:
@@ -45,8 +64,10 @@ def gains(task: Task, tried: dict[str, dict[str, Any]], n_seeds: int, device: st
     for seed in range(FIRST_SEED, FIRST_SEED + n_seeds):
         for split in task.splits(seed):
             for name, setting in tried.items():
-                model = FineTunedClassifier(**{**task.start(seed), "random_state": seed, "device": device, **setting})
-                found[name].append(float(score(model.fit(split.X, split.y), split.X_test, split.y_test)))
+                model = make_model(setting, **task.start(seed), random_state=seed, device=device)
+                with patch.object(tuning, "_RESTRAINT", setting.get("restraint", tuning._RESTRAINT)):
+                    model.fit(split.X, split.y)
+                found[name].append(float(score(model, split.X_test, split.y_test)))
     means = {name: float(np.mean(scores)) for name, scores in found.items()}
     return {name: mean if name == "probe" else mean - means["probe"] for name, mean in means.items()}
 
@@ -70,11 +91,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--task", action="append", metavar="NAME", help="how the names of tasks begin; cheap ones if not given"
     )
     parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--set", action="append", metavar="NAME", help="only these settings, beside the probe")
+    parser.add_argument(
+        "--set", action="append", metavar="NAME", help="only settings whose names begin so, beside the probe"
+    )
     options = parser.parse_args(arguments)
     machine = begin("Calibration", [], options.device)
     prefixes = tuple(options.task or CHEAP)
-    tried = {name: one for name, one in settings().items() if not options.set or name in {"probe", *options.set}}
+    chosen = ("probe", *options.set) if options.set else ("",)
+    tried = {name: one for name, one in settings().items() if name.startswith(chosen)}
     found: dict[str, dict[str, float]] = {}
     for name, task in all_tasks(Path(options.data), options.device).items():
         if name.startswith(prefixes):
