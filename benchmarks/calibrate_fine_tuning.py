@@ -13,10 +13,8 @@ target rows, or another order of them where the split is official.
 from __future__ import annotations
 
 import itertools
-import json
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -24,7 +22,7 @@ import numpy as np
 from sklearn.metrics import get_scorer
 
 from benchmarks.evaluate_fine_tuning import NAIVE, Task, all_tasks
-from benchmarks.report import begin, make_parser
+from benchmarks.report import begin, choose, make_parser, write_evaluation
 from sktransfer import FineTunedClassifier
 from sktransfer.training import tuning
 
@@ -95,21 +93,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--set", action="append", metavar="NAME", help="only settings whose names begin so, beside the probe"
     )
     options = parser.parse_args(arguments)
+    tasks = choose(parser, all_tasks(options.data, options.device), options.task or CHEAP)
     machine = begin("Calibration", [], options.device)
-    prefixes = tuple(options.task or CHEAP)
     chosen = ("probe", *options.set) if options.set else ("",)
     tried = {name: one for name, one in settings().items() if name.startswith(chosen)}
     found: dict[str, dict[str, float]] = {}
-    for name, task in all_tasks(Path(options.data), options.device).items():
-        if name.startswith(prefixes):
-            started = time.perf_counter()
-            found[name] = gains(task, tried, options.seeds, options.device)
-            print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
-            if options.json:  # after each task, since the whole takes long
-                options.json.parent.mkdir(parents=True, exist_ok=True)
-                options.json.write_text(
-                    json.dumps({"machine": dict(machine), "tasks": found}, indent=2), encoding="utf-8"
-                )
+    for name, task in tasks.items():
+        started = time.perf_counter()
+        found[name] = gains(task, tried, options.seeds, options.device)
+        print(f"{name}: {time.perf_counter() - started:.0f} s", flush=True)
+        write_evaluation("Calibration of fine-tuning", options, machine, found)
     print_table(found, list(tried))
     return 0
 

@@ -14,13 +14,9 @@ back.
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -43,7 +39,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import nn
 
 from benchmarks.pairs import ratios, spread, time_in_turn
-from benchmarks.report import Check, begin, make_parser
+from benchmarks.report import Check, begin, choose, make_parser, write_evaluation
 from sktransfer import DistilledClassifier, FineTunedClassifier, ModuleBackbone, cache_clear
 from sktransfer.model_selection import stack_unlabeled
 
@@ -598,12 +594,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--task", action="append", metavar="NAME", help="a task, or how the names of several begin")
     parser.add_argument("--seeds", type=int, help="seeds of each task, instead of its own number")
     options = parser.parse_args(arguments)
-    tasks = all_tasks(options.data, options.device)
-    if options.task:
-        unknown = [name for name in options.task if not any(task.startswith(name) for task in tasks)]
-        if unknown:
-            parser.error(f"no task is called {', '.join(unknown)}; there are {', '.join(tasks)}")
-        tasks = {name: task for name, task in tasks.items() if name.startswith(tuple(options.task))}
+    tasks = choose(parser, all_tasks(options.data, options.device), options.task)
     machine = begin("Distillation", [], options.device)
     results: dict[str, Any] = {}
     checks: list[Check] = []
@@ -618,26 +609,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_task(name, task, found, own)
         print(f"  {seconds:.0f} s", flush=True)
         results[name] = {"protocol": task.protocol, "seconds": seconds, "ways": summary(found)}
-        if options.json:  # after each task, since the whole takes long
-            write(options, machine, results, checks)
+        write_evaluation("Distillation on real data", options, machine, results, checks)
     return 1 if options.strict and not all(check.met for check in checks) else 0
-
-
-def write(options: argparse.Namespace, machine: Mapping[str, Any], results: Any, checks: Sequence[Check]) -> None:
-    """Write what there is so far."""
-    made = {
-        "title": "Distillation on real data",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
-        "machine": dict(machine),
-        "tasks": results,
-        "checks": [
-            {"what": one.what, "value": one.value, "sense": one.sense, "asked": one.asked, "met": one.met}
-            for one in checks
-        ],
-    }
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

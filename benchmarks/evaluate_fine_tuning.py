@@ -16,14 +16,11 @@ from __future__ import annotations
 
 import argparse
 import ast
-import json
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +37,7 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from benchmarks.report import Check, begin, make_parser
+from benchmarks.report import Check, begin, choose, make_parser, write_evaluation
 from sktransfer import FineTunedClassifier, ModuleBackbone
 
 NAIVE = {"freeze_depth": 0, "backbone_lr_ratio": 1.0, "layer_decay": 1.0, "head_init": "random"}
@@ -497,12 +494,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--no-stability", dest="stability", action="store_false", help="measure no drift and forgetting"
     )
     options = parser.parse_args(arguments)
-    tasks = all_tasks(options.data, options.device)
-    if options.task:
-        unknown = [name for name in options.task if not any(task.startswith(name) for task in tasks)]
-        if unknown:
-            parser.error(f"no task is called {', '.join(unknown)}; there are {', '.join(tasks)}")
-        tasks = {name: task for name, task in tasks.items() if name.startswith(tuple(options.task))}
+    tasks = choose(parser, all_tasks(options.data, options.device), options.task)
     machine = begin("Fine-tuning", [], options.device)
     results: dict[str, Any] = {}
     checks: list[Check] = []
@@ -519,23 +511,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"  {check.what}: {check.value:.4f} ({'met' if check.met else 'MISSED'})", flush=True)
         results[name] = {"protocol": task.protocol, "scoring": task.scoring}
         results[name]["ways"] = {way: one.as_json() for way, one in scores.items()}
-        if options.json:  # after each task, since the whole takes long
-            write(options, machine, results, checks)
+        write_evaluation("Fine-tuning on real data", options, machine, results, checks)
     return 1 if options.strict and not all(check.met for check in checks) else 0
-
-
-def write(options: argparse.Namespace, machine: Mapping[str, Any], results: Any, checks: Sequence[Check]) -> None:
-    """Write what there is so far."""
-    made = {
-        "title": "Fine-tuning on real data",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
-        "machine": dict(machine),
-        "tasks": results,
-        "checks": [{"what": one.what, "value": one.value, "asked": one.asked, "met": one.met} for one in checks],
-    }
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -125,9 +125,7 @@ def make_parser(doc: str, *, n_pairs: int, device: bool = True) -> argparse.Argu
 def finish(comparison: Comparison, options: argparse.Namespace, machine: Mapping[str, Any]) -> int:
     """Print a comparison, write it where that is asked for, and return the exit status."""
     result = comparison.as_json(machine)
-    if options.json:
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_json(options.json, result)
     print(f"\n{comparison.title}")
     print(", ".join(f"{name} {value}" for name, value in machine.items() if value is not None))
     print(", ".join(f"{name}: {value}" for name, value in comparison.settings.items()))
@@ -140,6 +138,40 @@ def finish(comparison: Comparison, options: argparse.Namespace, machine: Mapping
         )
         print(f"{check.what}: {check.value:.6g}{asked}")
     return 1 if options.strict and not all(check.met for check in comparison.all_checks()) else 0
+
+
+def choose(parser: argparse.ArgumentParser, tasks: Mapping[str, Any], prefixes: Sequence[str] | None) -> dict[str, Any]:
+    """Return the tasks whose names begin as one of the prefixes says, all without one."""
+    unknown = [one for one in prefixes or () if not any(name.startswith(one) for name in tasks)]
+    if unknown:
+        parser.error(f"no task is called {', '.join(unknown)}; there are {', '.join(tasks)}")
+    return {name: task for name, task in tasks.items() if not prefixes or name.startswith(tuple(prefixes))}
+
+
+def write_json(path: Path | None, made: Mapping[str, Any]) -> None:
+    """Write a result where a file was asked for."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+
+
+def write_evaluation(
+    title: str,
+    options: argparse.Namespace,
+    machine: Mapping[str, Any],
+    tasks: Mapping[str, Any],
+    checks: Sequence[Check] = (),
+) -> None:
+    """Write the tasks that are done; called after each, since all of them take long."""
+    made = {
+        "title": title,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "machine": dict(machine),
+        "tasks": dict(tasks),
+        "checks": [{**asdict(check), "met": check.met} for check in checks],
+    }
+    write_json(options.json, made)
 
 
 def begin(title: str, packages: Sequence[str], device: str) -> dict[str, Any]:

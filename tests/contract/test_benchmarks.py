@@ -191,6 +191,22 @@ def test_fine_tuning_is_evaluated_next_to_the_other_ways(data, tmp_path, capsys)
     assert "tuned - probe" in capsys.readouterr().out
 
 
+def test_the_defaults_are_calibrated_setting_by_setting(data, tmp_path, capsys):
+    from benchmarks import calibrate_fine_tuning
+    from sktransfer.training import tuning
+
+    path, before = tmp_path / "result.json", tuning._RESTRAINT
+    arguments = ["--data", str(data), "--task", "heart-cleveland-va-50", "--seeds", "1", "--json", str(path)]
+    names = ["defaults", "max_epochs 40", "restraint 1", "restraint 30"]
+    chosen = [part for name in names for part in ("--set", name)]
+    assert calibrate_fine_tuning.main([*arguments, *chosen]) == 0
+    found = json.loads(path.read_text())["tasks"]["heart-cleveland-va-50"]
+    assert set(found) == {"probe", *names} and 0 < found["probe"] < 1
+    assert found["restraint 1"] != found["restraint 30"]
+    assert tuning._RESTRAINT == before
+    assert "worst" in capsys.readouterr().out
+
+
 def test_an_unknown_task_is_told_with_those_there_are(data, capsys):
     from benchmarks import evaluate_fine_tuning
 
