@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import ast
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -501,16 +502,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, task in tasks.items():
         chosen = [way for way in options.way or WAYS if task.same_classes or way not in ("source", "logistic")]
         scores = {way: Scores() for way in chosen}
+        results[name] = {"protocol": task.protocol, "scoring": task.scoring}
         for seed in range(options.seeds or task.n_seeds):
             for way in chosen:
                 run_way(way, task, seed, options, scores[way])
+                found = f"{scores[way].scores[-1]:.4f}, {scores[way].seconds[-1]:.0f} s a fit"
+                print(f"  {name}, seed {seed}, {way}: {found}", file=sys.stderr, flush=True)
+            results[name]["ways"] = {way: one.as_json() for way, one in scores.items()}
+            # After each seed, since the whole takes long.
+            write_evaluation("Fine-tuning on real data", options, machine, results, checks)
         print_task(name, task, scores)
-        found = checks_of(name, task, scores)
-        checks += found
-        for check in found:
+        own = checks_of(name, task, scores)
+        checks += own
+        for check in own:
             print(f"  {check.what}: {check.value:.4f} ({'met' if check.met else 'MISSED'})", flush=True)
-        results[name] = {"protocol": task.protocol, "scoring": task.scoring}
-        results[name]["ways"] = {way: one.as_json() for way, one in scores.items()}
         write_evaluation("Fine-tuning on real data", options, machine, results, checks)
     return 1 if options.strict and not all(check.met for check in checks) else 0
 
