@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,10 @@ from sklearn.utils.validation import (
     check_array,
 )
 
+from sktransfer.backbones.rows import about
 from sktransfer.training.targets import Classes, Labels, Numbers, Targets
 from sktransfer.training.tunable import TunableNetwork
-from sktransfer.tuned_estimator import TunedEstimator
+from sktransfer.tuned_estimator import TunedEstimator, check_all_there
 
 
 class FineTunedClassifier(ClassifierMixin, TunedEstimator):
@@ -360,8 +362,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         return super().score(X, y, sample_weight)
 
     def _checked_y(self, y: Any) -> np.ndarray:
-        if getattr(getattr(y, "dtype", None), "kind", "") == "f":
-            assert_all_finite(y, input_name="y")
+        check_all_there(y)
         kind = type_of_target(y, input_name="y")
         if kind == "multilabel-indicator":
             labels = check_array(y, accept_sparse=True, input_name="y")
@@ -404,7 +405,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
                 f"are {', '.join(map(repr, targets.classes[:20].tolist()))}{', ...' if len(targets.classes) > 20 else ''}."
             )
 
-    def _class_weights(self, y: np.ndarray, weights: np.ndarray) -> dict[Any, float]:
+    def _class_weights(self, y: np.ndarray, weights: np.ndarray, earlier: Targets | None) -> dict[Any, float]:
         if self.class_weight is None:
             return {}
         if y.ndim == 2:
@@ -412,6 +413,8 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         # Rows without weight are not there, and others count as often as they weigh.
         there = weights > 0
         classes = np.unique(y[there])
+        if isinstance(self.class_weight, Mapping) and isinstance(earlier, Classes):
+            classes = earlier.classes  # a batch need not hold every class that has a weight
         found = compute_class_weight(self.class_weight, classes=classes, y=y[there], sample_weight=weights[there])
         made = dict(zip(classes.tolist(), found.tolist(), strict=True))
         if bad := [label for label, weight in made.items() if not (np.isfinite(weight) and weight >= 0)]:
@@ -445,7 +448,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
                 "for validation. Bring more rows of it, give X_val and y_val, or set early_stopping=False."
             )
         held_out = self.validation_fraction
-        n_held_out = int(np.ceil(held_out * len(y))) if held_out < 1 else held_out
+        n_held_out = self._n_held_out(y)
         if n_held_out < len(labels) or len(y) - n_held_out < len(labels):
             raise ValueError(
                 f"validation_fraction={held_out} of {len(y)} rows holds back {n_held_out} of them; there are {len(labels)} "
@@ -750,11 +753,12 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         return super().score(X, y, sample_weight)
 
     def _checked_y(self, y: Any) -> np.ndarray:
-        checked = _check_y(y, multi_output=True, y_numeric=True, estimator=self)
+        with about("y"):
+            checked = _check_y(y, multi_output=True, y_numeric=True, estimator=self).astype(np.float64)
         assert_all_finite(checked, input_name="y")  # None in an array of objects has become NaN
         if checked.ndim == 2 and checked.shape[1] == 1:
             checked = column_or_1d(checked, warn=True)
-        return checked.astype(np.float64)
+        return checked
 
     def _targets_of(self, y: np.ndarray, weights: np.ndarray, earlier: TunableNetwork | None) -> Targets:
         if earlier is not None:

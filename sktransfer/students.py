@@ -157,11 +157,11 @@ class _TaughtMixin:
     def _checked_y(self, y: Any) -> np.ndarray:
         return y
 
-    def _class_weights(self, y: np.ndarray, weights: np.ndarray) -> dict[Any, float]:
+    def _class_weights(self, y: np.ndarray, weights: np.ndarray, earlier: Any) -> dict[Any, float]:
         if getattr(self, "class_weight", None) is None:
             return {}
         labels = self._lesson.y
-        found = super()._class_weights(labels[y], weights)  # type: ignore[misc]
+        found = super()._class_weights(labels[y], weights, None)  # type: ignore[misc]
         return {place: found.get(labels[place], 1.0) for place in y.tolist()}
 
     def _is_solved(self, X: Any) -> bool:

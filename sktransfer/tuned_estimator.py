@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from numbers import Integral, Real
 from typing import Any
@@ -15,8 +13,10 @@ import torch
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.model_selection import train_test_split
-from sklearn.utils import _safe_indexing, column_or_1d, estimator_html_repr
+from sklearn.utils import _safe_indexing, assert_all_finite, column_or_1d, estimator_html_repr
+from sklearn.utils._missing import is_pandas_na, is_scalar_nan
 from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
+from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import (
     _check_sample_weight,
     check_consistent_length,
@@ -30,7 +30,7 @@ from sktransfer.backbones.augmentation import resolve_augment
 from sktransfer.backbones.backbone import Backbone
 from sktransfer.backbones.pooling import POOLINGS
 from sktransfer.backbones.readout import pooling_modes
-from sktransfer.backbones.rows import KINDS, Rows, read_rows
+from sktransfer.backbones.rows import KINDS, Rows, about, read_rows
 from sktransfer.backbones.stages import resolve_depth
 from sktransfer.caching import resolve_cache
 from sktransfer.runtime.device import PRECISIONS, resolve_device, resolve_precision, warn_of_shared_gpu
@@ -47,6 +47,8 @@ from sktransfer.training.tuning import Examples, Plan, run_network, tune
 # Trained from scratch, where no network is there that fits all rows of a kind.
 _UNTRAINED = {"table": "table-mlp", "series": "series-cnn"}
 _ROWS_TO_VALIDATE = 1000
+# What a fit keeps of the columns of X.
+_OF_COLUMNS = ("n_features_in_", "feature_names_in_", "_image_shape")
 
 
 class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BackboneEstimator):
@@ -55,6 +57,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
     Classifiers and regressors say what targets are; parameters and attributes are documented there.
     """
 
+    _split_seed: int | None
     _parameter_constraints: dict = {
         "backbone": "no_validation",
         "freeze_depth": "no_validation",
@@ -125,29 +128,34 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         told = {"estimator": self, "X": X, "y": y, "metadata": {"sample_weight": sample_weight}}
         earlier = self._network if self.warm_start and hasattr(self, "_network") else None
         y, weights = self._checked(X, y, sample_weight)
-        class_weights = self._class_weights(y, weights)
+        class_weights = self._class_weights(y, weights, None if earlier is None else self._targets)
         X, y, weights = _weighted(X, y, weights * _each(class_weights, y))
         targets = self._targets_of(y, weights, earlier)
+        split_seed: int | None = None if earlier is None else self._split_seed
         random = own_random_state(self.random_state)
         if X_val is not None:
-            y_val, weights_val = self._checked(X_val, y_val, sample_weight_val)
+            with about("X_val, y_val or sample_weight_val"):
+                y_val, weights_val = self._checked(X_val, y_val, sample_weight_val)
+                X_val, y_val, weights_val = _weighted(X_val, y_val, weights_val * _each(class_weights, y_val))
             self._check_known(y_val, targets, "y_val")
-            X_val, y_val, weights_val = _weighted(X_val, y_val, weights_val * _each(class_weights, y_val))
-        elif self._validates(y) and not (earlier is None and self._is_solved(X)):
-            X, X_val, y, y_val, weights, weights_val = self._split(X, y, weights, int(random.randint(2**31 - 1)))
+        elif self._validates(y) and not (self.max_epochs == 0 or (earlier is None and self._is_solved(X))):
+            drawn = int(random.randint(2**31 - 1))
+            split_seed = drawn if split_seed is None else split_seed  # rows that were trained on must not judge
+            X, X_val, y, y_val, weights, weights_val = self._split(X, y, weights, split_seed)
 
         backbone, rows = self._resolve(X, weights) if earlier is None else self._resume(X)
         untrained = self._is_untrained(backbone)
         begun = self._backbone_for(backbone.kind) if untrained else backbone.fingerprint
         preparation = backbone.preparation.with_options(max_length=self.max_length, prompt=self.prompt)
         values = preparation.read(rows.values)
+        columns = self._columns_of(X, Rows(rows.kind, values))
         preparation = preparation.fitted_to(values)
         depth = resolve_depth(self.freeze_depth, backbone.find_stages(preparation))
         depth = 0 if untrained else depth  # there is nothing in it worth keeping
         training = Examples(values, targets.encode(y), weights)
         validation = None
         if X_val is not None:
-            with _about("X_val"):
+            with about("X_val"):
                 _check_same_columns(X, X_val)
                 values_val = preparation.read(read_rows(X_val, backbone.kind).values)
             validation = Examples(values_val, targets.encode(y_val), weights_val)
@@ -157,18 +165,20 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         root.call_on_fit_task_begin(**told)
 
         def watch(network: TunableNetwork) -> list[Any]:
-            fitted = self._fitted_attributes(backbone, preparation, targets, network)
+            fitted = {**self._fitted_attributes(backbone, preparation, targets, network), **columns}
             observers: list[Any] = [EpochTasks(root, told, lambda: fitted)] if hasattr(self, "_skl_callbacks") else []
             return [*observers, ProgressBar(type(self).__name__)] if self.verbose else observers
 
         made = tune(backbone, preparation, training, validation, targets, plan, earlier=earlier, watch=watch)
         # Nothing is set before all has gone well: a failed fit leaves the estimator as it was.
-        self._check_columns(X, Rows(rows.kind, values), reset=True)
-        for name, value in self._fitted_attributes(backbone, preparation, targets, made.network).items():
+        for name in _OF_COLUMNS:
+            self.__dict__.pop(name, None)
+        fitted = self._fitted_attributes(backbone, preparation, targets, made.network)
+        for name, value in {**fitted, **columns}.items():
             setattr(self, name, value)
         if earlier is None:
-            self._begun_from = begun
-            self._begun_head = self.head if isinstance(self.head, str) else None
+            self._begun_from, self._begun_head, self._begun_pooling = begun, self.head, plan.pooling
+        self._split_seed = split_seed
         self.history_ = made.history
         self.n_epochs_ = made.n_epochs
         self.stability_ = made.stability
@@ -191,8 +201,8 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             raise ValueError("Found 0 samples in X, while there must be rows to learn from.")
         return y, _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
 
-    def _class_weights(self, y: np.ndarray, weights: np.ndarray) -> dict[Any, float]:
-        """Return the weight of each class; one that is not there weighs 1."""
+    def _class_weights(self, y: np.ndarray, weights: np.ndarray, earlier: Targets | None) -> dict[Any, float]:
+        """Return the weight of each class, those of the fit that is gone on from included; others weigh 1."""
         return {}
 
     def _validates(self, y: np.ndarray) -> bool:
@@ -206,17 +216,30 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
 
     def _is_solved(self, X: Any) -> bool:
         """Whether the probe is all there is to learn, so that there are no epochs to choose from."""
-        if self.freeze_depth != "all" or self.head != "linear" or self.head_init != "probe" or self.augment is not None:
+        if self.head != "linear" or self.head_init != "probe" or self.augment is not None:
             return False
         kind = self._known_kind(X)
         if kind is None and self._is_auto:
             kind = read_rows(X, None).kind
-        return architectures.kind_of(self._backbone_for(kind)) is None
+        if architectures.kind_of(self._backbone_for(kind)) is not None:
+            return False
+        if isinstance(self.freeze_depth, str):
+            return self.freeze_depth == "all"
+        backbone, rows = self._resolve(X)
+        preparation = backbone.preparation.with_options(max_length=self.max_length, prompt=self.prompt)
+        stages = backbone.find_stages(preparation.fitted_to(preparation.read(rows.values)))
+        return resolve_depth(self.freeze_depth, stages) == len(stages)
 
     def _split(self, X: Any, y: np.ndarray, weights: np.ndarray, seed: int) -> tuple[Any, ...]:
         if len(y) < 2:
             raise ValueError(
                 "Of a single row none can be held back for validation. Set early_stopping=False, or give X_val."
+            )
+        n_held_out = self._n_held_out(y)
+        if n_held_out >= len(y):
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} of {len(y)} rows holds back {n_held_out} of them, so that "
+                "none is left to learn from. Make it smaller, or set early_stopping=False."
             )
         places = np.arange(len(y))
         training, held_out = train_test_split(
@@ -225,6 +248,10 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         training, held_out = np.sort(training), np.sort(held_out)
         parts = [_safe_indexing(X, training), _safe_indexing(X, held_out)]
         return *parts, y[training], y[held_out], weights[training], weights[held_out]
+
+    def _n_held_out(self, y: np.ndarray) -> int:
+        held_out = self.validation_fraction
+        return int(np.ceil(held_out * len(y))) if held_out < 1 else int(held_out)
 
     def _strata(self, y: np.ndarray) -> np.ndarray | None:
         return None
@@ -250,10 +277,14 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
     def _resume(self, X: Any) -> tuple[Backbone, Rows]:
         """Go on from the network as it was tuned."""
         begun, wanted = self._begun_from, self._backbone_for(self.modality_)
-        named = self.head if isinstance(self.head, str) else None
-        if named != self._begun_head:
+        if self.head is not self._begun_head and (not isinstance(self.head, str) or self.head != self._begun_head):
             raise ValueError(
                 f"warm_start=True goes on with the head of the last fit, but head is {self.head!r} now. Set warm_start=False."
+            )
+        if pooling_modes(self.pooling) != self._begun_pooling:
+            raise ValueError(
+                f"warm_start=True goes on with the embedding of the last fit, but pooling is {self.pooling!r} now. Set "
+                "warm_start=False."
             )
         if architectures.kind_of(wanted) is None:
             wanted = self._resolve(X)[0].fingerprint
@@ -266,6 +297,13 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         rows = read_rows(X, backbone.kind)
         self._check_columns(X, rows, reset=False)
         return backbone, rows
+
+    def _columns_of(self, X: Any, rows: Rows) -> dict[str, Any]:
+        """Return what a fit keeps of the columns; nothing of this estimator is changed."""
+        shell = type(self).__new__(type(self))
+        shell.__dict__.update(self.get_params())
+        shell._check_columns(X, rows, reset=True)
+        return {name: value for name, value in vars(shell).items() if name in _OF_COLUMNS}
 
     def _plan(
         self,
@@ -303,7 +341,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         source = None
         if self.source_probe is not None:
             X_source, y_source = self.source_probe
-            with _about("source_probe"):
+            with about("source_probe"):
                 source = preparation.read(read_rows(X_source, backbone.kind).values), column_or_1d(y_source)
         fresh = None
         if untrained:
@@ -448,13 +486,32 @@ def _ratio_for(backbone: Backbone) -> float:
     return 0.03 if attends else 0.1
 
 
+def check_all_there(y: Any) -> None:
+    """Refuse missing labels, which would become a class of their own, or an error that does not say what is wrong."""
+    if getattr(getattr(y, "dtype", None), "kind", "") == "f":
+        assert_all_finite(y, input_name="y")
+    if isinstance(y, np.ndarray) and y.dtype != object or getattr(y, "ndim", 1) != 1 or not hasattr(y, "__iter__"):
+        return
+    missing = [place for place, label in enumerate(y) if label is None or is_scalar_nan(label) or is_pandas_na(label)]
+    if missing:
+        raise ValueError(
+            f"Input y contains NaN or None: {len(missing)} row(s) have no label, the first is row {missing[0]}. Leave them out."
+        )
+
+
 def _check_source(source_probe: Any) -> None:
     if len(source_probe) != 2:
         raise ValueError(f"source_probe must be a tuple (X, y). Got one of {len(source_probe)} parts.")
     X, y = source_probe
-    with _about("source_probe"):
+    with about("source_probe"):
+        check_all_there(y)
         y = column_or_1d(y)
         check_consistent_length(X, y)
+        if type_of_target(y) not in ("binary", "multiclass"):
+            raise ValueError(
+                "its labels are no classes. Forgetting is measured as lost accuracy: give classes, or cut numbers into "
+                "some, as numpy.digitize does."
+            )
     if any(len(np.unique(part)) < 2 for part in (y[::2], y[1::2])):
         raise ValueError(
             "source_probe needs rows of at least two classes, both among the rows at even places, which teach, and at odd "
@@ -473,15 +530,6 @@ def _check_same_columns(X: Any, X_val: Any) -> None:
             f"The columns are {', '.join(other[:10])}, those of X {', '.join(own[:10])}; they have to be the same, in the "
             "same order."
         )
-
-
-@contextmanager
-def _about(name: str) -> Iterator[None]:
-    """Say which rows an error is about, where they are not X."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{name}: {error}") from error
 
 
 def _each(class_weights: dict[Any, float], y: np.ndarray) -> np.ndarray | float:

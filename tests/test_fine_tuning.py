@@ -12,16 +12,25 @@ import pandas as pd
 import pytest
 import scipy.sparse
 import torch
+from sklearn import config_context
 from sklearn.base import clone
 from sklearn.datasets import make_classification, make_regression
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, cross_val_score
-from sklearn.pipeline import make_pipeline
+from sklearn.metrics import log_loss
+from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
 from support.networks import WORDS, save_tiny_bert, seeded
 from torch import nn
 
-from sktransfer import FineTunedClassifier, FineTunedRegressor, ModuleBackbone, PretrainedFeatureExtractor
-from sktransfer.training import probe
+from sktransfer import (
+    FineTunedClassifier,
+    FineTunedRegressor,
+    ModuleBackbone,
+    PretrainedFeatureExtractor,
+    tuned_estimator,
+)
+from sktransfer.training import probe, tuning
 
 
 def make_module():
@@ -769,3 +778,135 @@ def test_warm_start_with_a_module_for_a_named_head(backbone, table):
     model = quick(backbone, warm_start=True).fit(*table)
     with pytest.raises(ValueError, match="goes on with the head of the last fit"):
         model.set_params(head=nn.Linear(7, 3)).fit(*table)
+
+
+# Validation rows
+
+
+@pytest.mark.parametrize("depth", ["all", 3, 1.0])
+def test_a_network_that_is_frozen_whole_learns_from_all_rows(backbone, depth):
+    X, y = make_classification(1200, 6, random_state=0)
+    model = quick(backbone, freeze_depth=depth).fit(X, y)
+    assert model.lineage_[-1]["n_samples"] == 1200
+    assert all(stage.frozen for stage in model.stages_)
+    np.testing.assert_array_equal(
+        model.predict_proba(X), quick(backbone, freeze_depth="all").fit(X, y).predict_proba(X)
+    )
+
+
+def test_without_epochs_nothing_is_held_back(backbone):
+    X, y = make_classification(1200, 6, random_state=0)
+    assert quick(backbone, max_epochs=0).fit(X, y).lineage_[-1]["n_samples"] == 1200
+
+
+@pytest.mark.parametrize("parameters", [{"freeze_depth": "all"}, {"max_epochs": 0}])
+def test_validation_rows_judge_a_probe_too(backbone, table, parameters):
+    X, y = table
+    model = quick(backbone, **parameters).fit(X[:40], y[:40], X_val=X[40:], y_val=y[40:])
+    (entry,) = model.history_
+    assert entry["valid_loss"] == pytest.approx(log_loss(y[40:], model.predict_proba(X[40:])), rel=1e-5)
+
+
+def test_several_labels_with_validation_rows(backbone, table):
+    X, _ = table
+    y = (X[:, :3] > 0).astype(int)
+    model = quick(backbone, learning_rate=0.01).fit(X[:40], y[:40], X_val=X[40:], y_val=y[40:])
+    losses = [entry["valid_loss"] for entry in model.history_]
+    assert np.isfinite(losses).all() and model.history_[int(np.argmin(losses))]["best"]
+
+
+def test_a_class_without_weight_may_stand_among_validation_rows(backbone):
+    X = np.random.default_rng(0).normal(size=(60, 6))
+    y = np.array(list("abc") * 20)
+    model = quick(backbone, class_weight={"a": 0.0}).fit(X, y, X_val=X, y_val=y)
+    assert model.classes_.tolist() == ["b", "c"]
+    without = quick(backbone, class_weight={"a": 0.0}).fit(X, y, X_val=X[y != "a"], y_val=y[y != "a"])
+    assert model.history_[1]["valid_loss"] == without.history_[1]["valid_loss"]
+
+
+def test_a_warm_start_holds_back_the_same_rows(backbone, table, monkeypatch):
+    drawn = []
+
+    def split(places, **options):
+        parts = train_test_split(places, **options)
+        drawn.append(parts[1].tolist())
+        return parts
+
+    monkeypatch.setattr(tuned_estimator, "train_test_split", split)
+    model = quick(backbone, warm_start=True, early_stopping=True, validation_fraction=0.3, random_state=None)
+    model.fit(*table).fit(*table)
+    assert sorted(drawn[0]) == sorted(drawn[1])
+    model.set_params(warm_start=False).fit(*table)
+    assert sorted(drawn[2]) != sorted(drawn[0])
+
+
+def test_a_warm_start_may_lack_a_class_that_class_weight_names(backbone, table):
+    X, y = table
+    model = quick(backbone, warm_start=True, class_weight={0: 2.0, 2: 5.0}).fit(X, y)
+    assert model.fit(X[y < 2], y[y < 2]).classes_.tolist() == [0, 1, 2]
+    with pytest.raises(ValueError, match="class_weight"):
+        quick(backbone, class_weight={7: 2.0}).fit(X, y)
+
+
+# What surrounds a fit
+
+
+def test_an_interrupt_after_the_last_epoch(backbone, table, monkeypatch):
+    def stop(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tuning, "best_scale", stop)
+    with pytest.warns(UserWarning, match="Training was over when it was interrupted"):
+        model = quick(backbone).fit(*table)
+    assert model.n_epochs_ == 3 and model.score(*table) > 0.4
+
+
+def test_scores_of_each_epoch_on_a_frame_without_a_warning(backbone, table):
+    from sklearn.callback import ScoringMonitor
+
+    X, y = table
+    frame = pd.DataFrame(X, columns=list("abcdef"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model = quick(backbone).set_callbacks(ScoringMonitor(scoring="accuracy")).fit(frame, y)
+    assert model.feature_names_in_.tolist() == list("abcdef")
+
+
+def test_the_stages_stand_below_the_picture_of_the_estimator(backbone, table):
+    model = quick(backbone)
+    assert "of them trained" not in model._repr_html_()
+    shown = model.fit(*table)._repr_html_()
+    assert "3 stages, 2 of them trained" in shown and "<td>0</td><td>56</td><td>frozen</td>" in shown
+
+
+def test_displays_of_a_fitted_estimator(backbone, table):
+    pytest.importorskip("matplotlib").use("Agg")
+    from sktransfer.inspection import FreezeDepthDisplay, LearningCurveDisplay, StabilityDisplay
+
+    X, y = table
+    model = quick(backbone, stability_every=1, source_probe=(X, y)).fit(X[:40], y[:40], X_val=X[40:], y_val=y[40:])
+    curve = LearningCurveDisplay.from_estimator(model)
+    assert max(len(line.get_xdata()) for line in curve.ax_.lines) == 4
+    assert StabilityDisplay.from_estimator(model).figure_.axes
+    grid = {"freeze_depth": [1, 2, "all"], "learning_rate": [1e-3, 1e-2]}
+    search = GridSearchCV(quick(backbone, max_epochs=1), grid, cv=2).fit(X, y)
+    assert FreezeDepthDisplay.from_search(search).ax_ is not None
+
+
+def test_a_search_in_several_processes(backbone, table):
+    grid = {"freeze_depth": ["all", 1]}
+    alone, together = (
+        GridSearchCV(quick(backbone), grid, cv=2, n_jobs=n_jobs, error_score="raise").fit(*table) for n_jobs in (1, 2)
+    )
+    np.testing.assert_allclose(alone.cv_results_["mean_test_score"], together.cv_results_["mean_test_score"])
+
+
+def test_validation_rows_through_a_pipeline(backbone, table):
+    X, y = table
+    pipeline = Pipeline([("scale", StandardScaler()), ("clf", quick(backbone))], transform_input=["X_val"])
+    with config_context(enable_metadata_routing=True):
+        pipeline.set_params(clf=quick(backbone).set_fit_request(X_val=True, y_val=True))
+        pipeline.fit(X[:40], y[:40], X_val=X[40:], y_val=y[40:])
+    scaled = StandardScaler().fit(X[:40])
+    wanted = quick(backbone).fit(scaled.transform(X[:40]), y[:40], X_val=scaled.transform(X[40:]), y_val=y[40:])
+    assert pipeline[-1].history_[0]["valid_loss"] == wanted.history_[0]["valid_loss"]

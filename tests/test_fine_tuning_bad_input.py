@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from sklearn.model_selection import cross_val_predict
@@ -11,6 +12,7 @@ from torch import nn
 
 from sktransfer import FineTunedClassifier, FineTunedRegressor, ModuleBackbone, PretrainedFeatureExtractor
 from sktransfer.inspection import StabilityDisplay
+from sktransfer.training import tuning
 from sktransfer.training.probe import fit_probe
 
 
@@ -189,3 +191,129 @@ def test_random_weights_are_not_called_pretrained():
     texts = ["one", "two", "three", "four"]
     assert classifier(weights="random").fit(texts, [0, 1, 0, 1]).lineage_[0]["step"] == "untrained"
     assert classifier().fit(texts, [0, 1, 0, 1]).lineage_[0]["step"] == "pretrained"
+
+
+LABELS_WITH_GAPS = {
+    "strings": lambda: pd.Series(["a", None, "b"] * 20),
+    "pandas strings": lambda: pd.array(["a", None, "b"] * 20, dtype="string"),
+    "list with None": lambda: ["b", None, "a"] * 20,
+    "list with NaN": lambda: ["a", np.nan, "b"] * 20,
+    "categories": lambda: pd.Series(pd.Categorical(["a", None, "b"] * 20)),
+    "objects": lambda: np.array([1, None, 0] * 20, dtype=object),
+    "whole numbers": lambda: pd.array([1, None, 0] * 20, dtype="Int64"),
+}
+
+
+@pytest.mark.parametrize("name", LABELS_WITH_GAPS)
+def test_missing_labels_are_no_class(table, name):
+    with pytest.raises(ValueError, match=r"y contains NaN or None: 20 row\(s\) have no label, the first is row 1"):
+        classifier().fit(table[0], LABELS_WITH_GAPS[name]())
+
+
+def test_targets_of_a_regressor_that_are_no_numbers(table):
+    with pytest.raises(ValueError, match=r"^y: could not convert string to float"):
+        FineTunedRegressor().fit(table[0], ["a"] * 60)
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"y_val": np.r_[np.nan, np.ones(8)]}, "contains NaN"),
+        ({"X_val": np.empty((0, 4)), "y_val": []}, "Found 0 samples"),
+        ({"y_val": np.ones(8, int)}, "inconsistent numbers of samples"),
+        ({"sample_weight_val": -np.ones(9)}, "Negative values"),
+        ({"sample_weight_val": np.zeros(9)}, "at least one non-zero number"),
+    ],
+)
+def test_errors_about_validation_rows_say_so(table, change, match):
+    X, y = table
+    given = {"X_val": X[:9], "y_val": y[:9], **change}
+    with pytest.raises(ValueError, match=rf"^X_val, y_val or sample_weight_val: .*{match}"):
+        classifier().fit(X, y, **given)
+
+
+def test_files_of_validation_images_that_do_not_exist():
+    images = np.zeros((4, 8, 8, 3), np.uint8)
+    with pytest.raises(FileNotFoundError, match=r"^X_val: 1 of 1 image files do not exist"):
+        classifier("image-resnet", modality="image").fit(images, [0, 1, 0, 1], X_val=["/no/such/file.png"], y_val=[0])
+
+
+class Counting(nn.Module):
+    rows_seen = 0
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.top = nn.Linear(4, 5), nn.Linear(5, 3)
+
+    def forward(self, rows):
+        type(self).rows_seen += len(rows)
+        return self.top(torch.tanh(self.stem(rows)))
+
+
+@pytest.mark.parametrize(
+    ("fit", "parameters", "match"),
+    [
+        ({"X_val": np.zeros((3, 3)), "y_val": [0, 1, 0]}, {}, r"^X_val: .*shape \(1, 3\)"),
+        ({}, {"source_probe": (np.zeros((4, 3)), [0, 0, 1, 1]), "stability_every": 1}, r"^source_probe: .*\(1, 3\)"),
+        ({}, {"source_probe": (np.zeros((4, 4)), [0.1, 0.2, 0.3, 0.4]), "stability_every": 1}, "are no classes"),
+        ({}, {"source_probe": (np.zeros((4, 4)), [0, np.nan, 1, 1]), "stability_every": 1}, "source_probe: .*NaN"),
+    ],
+)
+def test_other_rows_that_do_not_fit_are_found_before_all_of_X_is_run(fit, parameters, match):
+    X = np.random.default_rng(0).normal(size=(500, 4))
+    backbone = ModuleBackbone(seeded(Counting), modality="table", name="counting", stages=["stem", "top"])
+    Counting.rows_seen = 0
+    with pytest.raises(ValueError, match=match):
+        classifier(backbone, freeze_depth=1, **parameters).fit(X, (X[:, 0] > 0).astype(int), **fit)
+    assert Counting.rows_seen < 50
+
+
+@pytest.mark.parametrize("what", ["gradient", "augment"])
+def test_a_network_or_augmentation_that_does_not_fit_is_found_before_the_probe(what, monkeypatch):
+    def no_probe(*args, **kwargs):
+        raise AssertionError("the probe was fitted first")
+
+    monkeypatch.setattr(tuning, "fit_probe", no_probe)
+    if what == "gradient":
+        with pytest.raises(ValueError, match="without a gradient"):
+            classifier(ModuleBackbone(seeded(WithoutGradient), modality="table"), freeze_depth=0).fit(
+                np.zeros((6, 4)), [0, 1] * 3
+            )
+        return
+    images = np.zeros((6, 16, 16, 3), np.uint8)
+    with pytest.raises(ValueError, match="augment made"):
+        classifier("image-resnet", augment=lambda image: image[:, :4]).fit(images, [0, 1] * 3)
+
+
+def test_columns_of_mixed_names_are_refused_before_training(table, capsys):
+    X, y = table
+    frame = pd.DataFrame(X, columns=["a", "b", "c", 5])
+    with pytest.raises(TypeError, match="all input features have string names"):
+        classifier(verbose=1).fit(frame, y)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("fraction", [0.99, 60, 500])
+def test_a_fraction_that_leaves_nothing_to_learn_from(table, fraction):
+    X = table[0][:40]
+    with pytest.raises(ValueError, match=rf"^validation_fraction={fraction} of 40 rows .* none is left to learn from"):
+        FineTunedRegressor(early_stopping=True, validation_fraction=fraction).fit(X, X[:, 0])
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"pooling": "max"}, "goes on with the embedding of the last fit, but pooling is 'max' now"),
+        ({"pooling": ["mean", "max"]}, "goes on with the embedding of the last fit"),
+        ({"head": nn.Linear(768, 1)}, "goes on with the head of the last fit"),
+    ],
+)
+def test_a_warm_start_with_another_embedding_or_head(change, match):
+    images = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3)).astype(np.uint8)
+    y = np.arange(8) % 2
+    model = classifier("image-resnet", freeze_depth=-1, head=nn.Linear(384, 1), warm_start=True).fit(images, y)
+    before = model.decision_function(images)
+    with pytest.raises(ValueError, match=match):
+        model.set_params(**change).fit(images, y)
+    model.set_params(pooling="auto")
+    np.testing.assert_array_equal(model.decision_function(images), before)

@@ -11,6 +11,8 @@ from torch import nn
 import sktransfer
 from sktransfer import FineTunedClassifier, ModuleBackbone, cache_info
 from sktransfer.caching.memory import memory_cache
+from sktransfer.training import loop
+from sktransfer.training.rows import NetworkRows
 
 WORDS = "how do i reset my card s pin the delivery was late again thanks a one two three".split()
 
@@ -91,6 +93,57 @@ def test_a_limit_that_is_too_small_is_kept_and_changes_nothing(case, limit):
     assert cache_info().n_bytes <= limit
 
 
+class Wide(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem, self.top = nn.Linear(4, 2500), nn.Linear(2500, 3)
+
+    def forward(self, rows):
+        return self.top(torch.tanh(self.stem(rows)))
+
+
+def arrays_held(owners):
+    """Return the bytes of all arrays that the cache and rows of a fit hold, each counted once."""
+    held = {}
+    for row in [*memory_cache._rows.values(), *(row for owner in owners for row in owner._kept or [])]:
+        while row.base is not None:
+            row = row.base
+        held[id(row)] = row.nbytes
+    return sum(held.values())
+
+
+@pytest.mark.parametrize("n_val", [None, 50, 300])
+def test_what_a_fit_and_the_cache_hold_together_stays_under_the_limit(monkeypatch, n_val):
+    owners, most = [], []
+    keep, validate = NetworkRows._keep_activations, loop._Net.validate
+
+    def noted(self):
+        keep(self)
+        owners.append(self)
+
+    def measured(self):
+        most.append(arrays_held(owners))
+        return validate(self)
+
+    monkeypatch.setattr(NetworkRows, "_keep_activations", noted)
+    monkeypatch.setattr(loop._Net, "validate", measured)
+    limit = 4_000_000
+    sktransfer.set_cache_limit(limit)
+    X = np.random.default_rng(0).normal(size=(300 + (n_val or 0), 4))
+    y = (X[:, 0] > 0).astype(int)
+    given = {} if n_val is None else {"X_val": X[300:], "y_val": y[300:]}
+    backbone = ModuleBackbone(seeded(Wide), modality="table", stages=["stem", "top"], name="wide")
+    model = FineTunedClassifier(backbone, freeze_depth=1, max_epochs=2, head_init="random", random_state=0)
+    model.fit(X[:300], y[:300], **given)
+    # Rows of 10 kB: 300 of them fit, 350 too, 600 do not.
+    assert 3_000_000 < max(most) <= limit
+    assert [owner._kept is not None for owner in owners] == [True] + [n_val == 50] * (n_val is not None)
+    wanted = model.predict_proba(X)
+    np.testing.assert_allclose(
+        model.set_params(cache=None).fit(X[:300], y[:300], **given).predict_proba(X), wanted, atol=1e-5
+    )
+
+
 def test_epochs_and_later_fits_run_each_row_through_the_frozen_part_once(counting):
     backbone, X, y = counting
     model = FineTunedClassifier(backbone, freeze_depth=1, max_epochs=8, head_init="random", random_state=0)
@@ -144,9 +197,10 @@ def test_augmentation_runs_the_frozen_part_in_each_epoch_and_caches_nothing():
     model = FineTunedClassifier(
         backbone, freeze_depth=1, max_epochs=4, head_init="random", augment=flip, random_state=0
     ).fit(images, y)
-    assert len(seen) == 4 * len(images)
+    # One image is tried first.
+    assert len(seen) == 1 + 4 * len(images)
     model.fit(images, y)
-    assert len(seen) == 8 * len(images)
+    assert len(seen) == 2 + 8 * len(images)
     # Predictions see the images as they are.
     before = len(seen)
     model.predict(images)

@@ -121,8 +121,10 @@ class _ActivationPass(EncodingPass):
 
 
 def packed(row: np.ndarray) -> np.ndarray:
-    """Put the shape in front of the values: a cache keeps rows of one dimension."""
-    return np.concatenate([np.array([row.ndim, *row.shape], np.float32), row.ravel()])
+    """Put the shape in front of the values: a cache keeps rows of one dimension. Nobody writes to them."""
+    made = np.concatenate([np.array([row.ndim, *row.shape], np.float32), row.ravel()])
+    made.flags.writeable = False  # so that the memory cache keeps them without a copy
+    return made
 
 
 def unpacked(row: np.ndarray) -> np.ndarray:

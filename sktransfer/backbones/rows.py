@@ -11,6 +11,7 @@ import os
 import textwrap
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,17 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.values)
+
+
+@contextmanager
+def about(name: str) -> Iterator[None]:
+    """Say which argument an error is about, where it is not X."""
+    try:
+        yield
+    except (TypeError, ValueError, OSError) as error:
+        # Some errors of these kinds can't be made from a text alone.
+        kind = next(one for one in (FileNotFoundError, OSError, TypeError, ValueError) if isinstance(error, one))
+        raise kind(f"{name}: {error}") from error
 
 
 def read_rows(X: Any, kind: str | None) -> Rows:

@@ -13,7 +13,7 @@ from sktransfer.caching.interface import CacheInfo
 
 DEFAULT_MAX_BYTES = 1 << 30
 # What an entry costs beside its values: key, array object, links of the dictionary (measured with tracemalloc).
-_OVERHEAD_BYTES = 330
+ENTRY_OVERHEAD_BYTES = 330
 
 
 class MemoryCache:
@@ -44,16 +44,18 @@ class MemoryCache:
         return found
 
     def put_many(self, keys: Iterable[bytes], rows: Iterable[np.ndarray]) -> None:
-        """Store a copy of each row; rows larger than the whole limit are not kept."""
+        """Store each row, or a copy of one that is a view or can be written to; one larger than the limit is not kept."""
         with self._lock:
             size_before = len(self._rows)
             for key, row in zip(keys, rows, strict=True):
                 if key not in self._rows:
-                    # Copies, because views would keep their whole batch alive, uncounted.
-                    self._rows[key] = row = row.copy()
-                    row.flags.writeable = False
+                    if row.base is not None or row.flags.writeable:
+                        # A view would keep its whole batch alive, uncounted.
+                        row = row.copy()
+                        row.flags.writeable = False
+                    self._rows[key] = row
                     self._n_bytes += row.nbytes
-            self._n_bytes += (len(self._rows) - size_before) * _OVERHEAD_BYTES
+            self._n_bytes += (len(self._rows) - size_before) * ENTRY_OVERHEAD_BYTES
             self._evict()
 
     def set_limit(self, max_bytes: int) -> None:
@@ -80,7 +82,7 @@ class MemoryCache:
     def _evict(self) -> None:
         while self._n_bytes > self._max_bytes:
             _, row = self._rows.popitem(last=False)
-            self._n_bytes -= row.nbytes + _OVERHEAD_BYTES
+            self._n_bytes -= row.nbytes + ENTRY_OVERHEAD_BYTES
             self._evictions += 1
 
 

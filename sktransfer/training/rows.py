@@ -14,11 +14,11 @@ from sktransfer.backbones.activations import Activations
 from sktransfer.backbones.encoding import Run, prepare_rows
 from sktransfer.backbones.preparation import Inputs, Preparation
 from sktransfer.backbones.split_check import light_inputs, pad_rows
-from sktransfer.caching.memory import DEFAULT_MAX_BYTES, memory_cache
+from sktransfer.caching.memory import ENTRY_OVERHEAD_BYTES, memory_cache
 from sktransfer.runtime.batching import batches_by_size, made_ahead
 from sktransfer.training.cut import Cut
 
-_LOOKED_AT_FIRST = 256
+_LOOKED_AT_FIRST, _LOOKED_AT_FIRST_BESIDE = 256, 16
 _FETCHED_AT_ONCE = 2048
 # Fewer rows don't keep the processor busy.
 _FEWEST_TOGETHER = 6
@@ -60,8 +60,8 @@ class NetworkRows:
     """The rows of one `X`, ready for the trained part of a network that is cut.
 
     What the frozen stages give is computed once for each distinct row where it may be kept: in memory for the time of
-    a fit, as long as all of it stays under the memory cache's limit, and in the cache for later fits. Otherwise
-    it is computed anew for each batch, with the same result.
+    a fit, as long as all of it stays under the memory cache's limit, and in the cache for later fits; in the memory
+    cache it is the same arrays. Otherwise it is computed anew for each batch, with the same result.
 
     Parameters
     ----------
@@ -77,6 +77,8 @@ class NetworkRows:
         Changes one prepared image, at random; nothing is kept then.
     keep : bool, default=True
         Whether rows are asked for more than once, so that what is made of them is worth keeping in memory.
+    beside : NetworkRows, optional
+        Other rows of the same fit: both together stay under the limit.
     """
 
     def __init__(
@@ -88,12 +90,15 @@ class NetworkRows:
         *,
         augment: Callable[[torch.Tensor], torch.Tensor] | None = None,
         keep: bool = True,
+        beside: NetworkRows | None = None,
     ):
         self.cut = cut
         self.preparation = preparation
         self.values = values
         self.run = run
         self.augment = augment
+        self.n_bytes = 0  # of what is kept for later epochs
+        self._held_beside = 0 if beside is None else beside.n_bytes
         self._vectors: torch.Tensor | None = None
         self._extra: torch.Tensor | None = None
         self._items: list[Any] | None = None
@@ -268,27 +273,32 @@ class NetworkRows:
         if self.run.cache is None:
             return
         in_cache, in_memory = self.run.cache.info().max_bytes, memory_cache.info().max_bytes
+        beside = self._held_beside
         kept: list[np.ndarray] = []
-        ends = [min(_LOOKED_AT_FIRST, len(self)), *range(_FETCHED_AT_ONCE, len(self), _FETCHED_AT_ONCE), len(self)]
+        # What is looked at pushes rows out that stand beside and are held all the same.
+        first = min(_LOOKED_AT_FIRST_BESIDE if beside else _LOOKED_AT_FIRST, len(self))
+        ends = [first, *range(_FETCHED_AT_ONCE, len(self), _FETCHED_AT_ONCE), len(self)]
         start = 0
         for end in sorted(set(ends)):
             kept += self._activations.of_rows(self.values, self._digests, range(start, end))
             start = end
-            expected = sum(row.nbytes for row in kept) / end * len(self)
-            if expected > in_cache:
+            expected = _n_bytes(kept) / end * len(self)
+            if expected + (beside if self.run.cache is memory_cache else 0) > in_cache:
                 # Rows that push each other out are of no use to later fits either.
                 self._activations = self.cut.activations(self.preparation, replace(self.run, cache=None))
                 return
-            if expected > in_memory:
+            if expected + beside > in_memory:
                 return  # a directory holds them, from which each batch is fetched
         self._kept = kept
+        self.n_bytes += _n_bytes(kept)
 
     def _keep_items(self) -> None:
         """Keep prepared rows, but for those that nothing reads or that take too much."""
         if self._blank:
             return
-        nbytes = getattr(self._template, "nbytes", 0)
-        if nbytes * len(self) <= DEFAULT_MAX_BYTES // 4:
+        expected, limit = getattr(self._template, "nbytes", 0) * len(self), memory_cache.info().max_bytes
+        if expected <= min(limit // 4, limit - self.n_bytes - self._held_beside):
+            self.n_bytes += expected
             pieces = [range(start, min(start + 64, len(self))) for start in range(0, len(self), 64)]
             prepare = partial(prepare_rows, self.preparation, self.values)
             self._items = [
@@ -313,3 +323,8 @@ class NetworkRows:
             return torch.zeros(1, *tensor.shape[1:], dtype=tensor.dtype).expand(n_rows, *tensor.shape[1:])
 
         return Inputs(tuple(map(blank, inputs.args)), {name: blank(value) for name, value in inputs.kwargs.items()})
+
+
+def _n_bytes(rows: Sequence[np.ndarray]) -> int:
+    """Return what the memory cache counts for rows."""
+    return sum(row.nbytes + ENTRY_OVERHEAD_BYTES for row in rows)

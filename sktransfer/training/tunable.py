@@ -31,9 +31,10 @@ class StageInfo:
     n_parameters : int
         Number of its weights.
     frozen : bool
-        Whether it was kept as it was.
+        Whether training left it as it was.
     learning_rate : float
-        Rate at which it was trained at the height of the schedule; 0 where frozen.
+        Rate at which it was trained at the height of the schedule, also where the epoch that was kept is an earlier
+        one, or the start; 0 where frozen.
     """
 
     name: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -17,13 +18,14 @@ from torch import nn
 from sktransfer.backbones.backbone import Backbone
 from sktransfer.backbones.encoding import Run
 from sktransfer.backbones.preparation import Preparation
+from sktransfer.backbones.rows import about
 from sktransfer.losses.l2_sp import l2_sp_penalty
 from sktransfer.runtime.device import free_memory, frozen_pass
 from sktransfer.runtime.kernels import training_kernels_for
 from sktransfer.runtime.seeding import preserved_generators
 from sktransfer.training.cut import Cut, cut_at
 from sktransfer.training.heads import make_head, start_from_probe
-from sktransfer.training.loop import Labelled, Observer, run_in_parts, train
+from sktransfer.training.loop import Labelled, Observer, evaluate, run_in_parts, train
 from sktransfer.training.observers import Bystander, GradualUnfreezing, StabilityObserver, stable_places
 from sktransfer.training.probe import Scaling, fit_probe, probe_at
 from sktransfer.training.rows import NetworkRows
@@ -173,26 +175,22 @@ def tune(
     Tuned
     """
     cut = cut_at(backbone, preparation, plan.depth, pooling=plan.pooling)
-    if not isinstance(plan.head, str):
-        # A head that does not fit is told before the whole of the rows is run.
-        with preserved_generators(seed=plan.settings.seed):
-            make_head(plan.head, _n_features(cut, preparation, training, plan), targets.n_outputs)
+    network = _network(cut, preparation, training, targets, plan, earlier)
+    done = _is_done(cut, plan, targets, earlier)
+    sample = NetworkRows(cut, preparation, training.values[:_ROWS_TO_TRY], plan.run, keep=False)
+    _try_few(network, sample, validation, plan, done=done)
     rows = NetworkRows(cut, preparation, training.values, plan.run, augment=plan.augment)
-    network, interrupted = _start(cut, preparation, training, targets, plan, rows, earlier)
+    interrupted = earlier is None and plan.head_init == "probe" and _start(network, rows, training, targets, plan)
+    held_out = None
+    if validation is not None and not interrupted:
+        with about("X_val"):
+            seen = NetworkRows(cut, preparation, validation.values, plan.run, beside=rows)
+        held_out = Labelled(seen, targets.tensor(validation.codes), torch.from_numpy(validation.weights))
+    if interrupted or done:
+        return Tuned(network.to(plan.settings.dtype).eval(), [_nothing_trained(network, held_out, targets, plan)])
     if targets.n_hints:
         _add_hints(network, rows, training, targets, plan)
-    if interrupted or _is_done(cut, plan, targets, earlier):
-        network.drop_hints()
-        network.to(plan.settings.dtype).eval()
-        return Tuned(network, [_nothing_trained()])
-    sample = NetworkRows(cut, preparation, training.values[:_ROWS_TO_TRY], plan.run, keep=False)
-    if not cut.all_frozen:
-        _check_gradient(network, sample)
     data = Labelled(rows, targets.tensor(training.codes), torch.from_numpy(training.weights))
-    held_out = None
-    if validation is not None:
-        seen = NetworkRows(cut, preparation, validation.values, plan.run)
-        held_out = Labelled(seen, targets.tensor(validation.codes), torch.from_numpy(validation.weights))
     observers: list[Any] = list(watch(network))
     restraint = _restraint(network, targets, plan)
     if restraint != 1 and earlier is None:
@@ -226,11 +224,19 @@ def tune(
             observer.close()
         network.drop_hints()
     if restraint != 1 and not result.history[0]["best"]:
-        if held_out is not None and len(held_out.rows) >= _ROWS_TO_SETTLE:
-            _settle(network, held_out, targets, plan)
-        else:
-            plain = NetworkRows(cut, preparation, training.values, plan.run) if plan.augment is not None else rows
-            _settle(network, replace(data, rows=plain), targets, plan, float(network.head_penalty), size)
+        try:
+            if held_out is not None and len(held_out.rows) >= _ROWS_TO_SETTLE:
+                _settle(network, held_out, targets, plan)
+            else:
+                plain = NetworkRows(cut, preparation, training.values, plan.run) if plan.augment is not None else rows
+                _settle(network, replace(data, rows=plain), targets, plan, float(network.head_penalty), size)
+        except KeyboardInterrupt:
+            warnings.warn(
+                "Training was over when it was interrupted: the network is whole, but its probabilities are less sure than "
+                "they may be.",
+                UserWarning,
+                stacklevel=2,
+            )
     record = None if stability is None else stability.result()
     return Tuned(network, result.history, result.n_epochs, record)
 
@@ -275,50 +281,65 @@ def run_network(network: TunableNetwork, rows: NetworkRows, device: torch.device
     return outputs
 
 
-def _start(
+def _network(
     cut: Cut,
     preparation: Preparation,
     training: Examples,
     targets: Targets,
     plan: Plan,
-    rows: NetworkRows,
     earlier: TunableNetwork | None,
-) -> tuple[TunableNetwork, bool]:
-    """Make the network with its head, as it is before the first step, and say whether the user stopped that."""
-
-    def network_with(head: nn.Module, n_features: int) -> TunableNetwork:
-        return TunableNetwork(cut, preparation, head, n_features, fixed_norms=plan.fixed_norms)
-
+) -> TunableNetwork:
+    """Make the network with its head. A head that does not fit is told before the whole of the rows is run."""
     with preserved_generators(seed=plan.settings.seed):
+        n_features = _n_features(cut, preparation, training, plan) if earlier is None else len(earlier.center)
+        head = make_head(plan.head if earlier is None else earlier.head, n_features, targets.n_outputs)
+        network = TunableNetwork(cut, preparation, head, n_features, fixed_norms=plan.fixed_norms)
         if earlier is not None:
-            head = make_head(earlier.head, len(earlier.center), targets.n_outputs)
-            network = network_with(head, len(earlier.center))
             for name in ("center", "scale", "head_penalty"):
                 setattr(network, name, getattr(earlier, name).clone())
-            return network, False
-        if plan.head_init == "random":
-            n_features = _n_features(cut, preparation, training, plan)
-            head = make_head(plan.head, n_features, targets.n_outputs)
-            network = network_with(head, n_features)
-            if plan.untrained is not None:
-                network.suffix.network.load_state_dict(plan.untrained().state_dict())  # type: ignore[union-attr]
-            return network, False
-        vectors = rows.vectors if rows.vectors is not None else cut.embed(preparation, training.values, plan.run)
-        scaling = Scaling.of(vectors, training.weights)
-        head = make_head(plan.head, vectors.shape[1], targets.n_outputs)
-        network = network_with(head, vectors.shape[1])
+        elif plan.untrained is not None and plan.head_init == "random":
+            network.suffix.network.load_state_dict(plan.untrained().state_dict())  # type: ignore[union-attr]
+    return network
+
+
+def _try_few(
+    network: TunableNetwork, sample: NetworkRows, validation: Examples | None, plan: Plan, *, done: bool
+) -> None:
+    """Find out with a few rows what would otherwise fail after all of them were run."""
+    cut, preparation = network.cut, sample.preparation
+    for name, values in (
+        ("X_val", None if validation is None else validation.values),
+        ("source_probe", None if plan.source is None else plan.source[0]),
+    ):
+        if values is not None:
+            with about(name):
+                cut.embed(preparation, values[:1], plan.run)
+    if done:
+        return
+    if plan.augment is not None:
+        with preserved_generators(seed=plan.settings.seed):
+            NetworkRows(cut, preparation, sample.values[:1], plan.run, augment=plan.augment, keep=False).chunks([0])
+    if not cut.all_frozen:
+        _check_gradient(network, sample)
+
+
+def _start(network: TunableNetwork, rows: NetworkRows, training: Examples, targets: Targets, plan: Plan) -> bool:
+    """Let the head start from a probe, and say whether the user stopped that."""
+    cut = network.cut
+    vectors = rows.vectors if rows.vectors is not None else cut.embed(rows.preparation, training.values, plan.run)
+    scaling = Scaling.of(vectors, training.weights)
     network.center = torch.from_numpy(scaling.center).float()
     network.scale = torch.tensor(scaling.scale)
     scaled = scaling.apply(vectors)
-    if not isinstance(head, nn.Linear) or plan.head != "linear":
+    if not isinstance(network.head, nn.Linear) or plan.head != "linear":
         if cut.all_frozen and plan.augment is None:
-            return network, False  # what follows is the same training
-        return network, _train_head_alone(head, scaled, training, targets, plan)
+            return False  # what follows is the same training
+        return _train_head_alone(network.head, scaled, training, targets, plan)
     codes = targets.probe_codes(training.codes)
     probe = fit_probe(scaled, codes, training.weights, targets.kind, _n_classes(targets))
     network.head_penalty = torch.tensor(probe.penalty)
-    start_from_probe(head, probe)
-    return network, False
+    start_from_probe(network.head, probe)
+    return False
 
 
 def _add_hints(network: TunableNetwork, rows: NetworkRows, training: Examples, targets: Targets, plan: Plan) -> None:
@@ -388,11 +409,21 @@ def _is_done(cut: Cut, plan: Plan, targets: Targets, earlier: TunableNetwork | N
     return plan.settings.max_epochs == 0 or (cut.all_frozen and solved and plan.augment is None)
 
 
-def _nothing_trained() -> dict[str, Any]:
+def _nothing_trained(
+    network: TunableNetwork, held_out: Labelled | None, targets: Targets, plan: Plan
+) -> dict[str, Any]:
+    """Return the only entry of a history without epochs."""
+    valid_loss = None
+    if held_out is not None:
+        network.to(plan.settings.device)
+        try:
+            valid_loss = evaluate(network, held_out, targets.loss, plan.settings)
+        finally:
+            network.to("cpu")
     return {
         "epoch": 0,
         "train_loss": None,
-        "valid_loss": None,
+        "valid_loss": valid_loss,
         "learning_rate": 0.0,
         "seconds": 0.0,
         "best": True,
