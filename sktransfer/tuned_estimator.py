@@ -182,7 +182,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         self.history_ = made.history
         self.n_epochs_ = made.n_epochs
         self.stability_ = made.stability
-        self.stages_ = made.network.stage_table(plan.rates)
+        self.stages_ = made.network.stage_table(made.rates or plan.rates)
         untrained = untrained or self.weights == "random"
         self.lineage_ = (*_lineage_of(backbone, untrained), self._step(y, depth, made.n_epochs, targets))
         self.__dict__.pop("_tuned", None)

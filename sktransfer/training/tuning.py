@@ -41,6 +41,8 @@ _ROWS_TO_TRY = 4
 # With a stronger penalty it leaves something to learn. The figure comes from trials on a part of Banking77's texts.
 _RESTRAINT = 10.0
 _ROWS_TO_SETTLE = 100
+# Deviation of embeddings times this, over the size of their mean: below 1 rates are smaller.
+_ENOUGH_SPREAD = 2.0
 _lending = threading.RLock()
 
 
@@ -130,12 +132,15 @@ class Tuned:
         Epochs that ran.
     stability : StabilityRecord or None
         What training did to each stage.
+    rates : StageRates or None
+        The rates that it was trained with; None where nothing was trained.
     """
 
     network: TunableNetwork
     history: list[dict[str, Any]] = field(default_factory=list)
     n_epochs: int = 0
     stability: StabilityRecord | None = None
+    rates: StageRates | None = None
 
 
 def tune(
@@ -205,13 +210,13 @@ def tune(
         fixed = rows if plan.augment is None else NetworkRows(cut, preparation, training.values, plan.run, keep=False)
         stability = StabilityObserver(network, fixed, places, plan.settings, plan.stability_every, score)
         observers.append(stability)
-    size = _size(network)
+    size, rates = _size(network), _rates(network, plan)
     try:
         result = train(
             network,
             data,
             targets.loss,
-            network.parameter_groups(_rates(cut, plan), plan.weight_decay),
+            network.parameter_groups(rates, plan.weight_decay),
             plan.settings,
             validation=held_out,
             sample=sample,
@@ -238,7 +243,7 @@ def tune(
                 stacklevel=2,
             )
     record = None if stability is None else stability.result()
-    return Tuned(network, result.history, result.n_epochs, record)
+    return Tuned(network, result.history, result.n_epochs, record, rates)
 
 
 def run_network(network: TunableNetwork, rows: NetworkRows, device: torch.device, part: str = "answer") -> np.ndarray:
@@ -506,14 +511,18 @@ def _size(network: TunableNetwork) -> float:
     return math.sqrt(sum(squares))
 
 
-def _rates(cut: Cut, plan: Plan) -> StageRates:
+def _rates(network: TunableNetwork, plan: Plan) -> StageRates:
     """Return the learning rates: a head that has learned already moves no faster than the stage below it.
 
-    Adam's steps are as long as the rate, however small the gradient, and at a probe there is next to none.
+    Adam's steps are as long as the rate, however small the gradient, and at a probe there is next to none. Where embeddings
+    of different rows are nearly the same, the probe tells them apart by small differences, which steps of the usual length
+    would drown; rates are then as much smaller.
     """
-    if cut.all_frozen or plan.head_init == "random" or not plan.rates.ratio:
+    if network.cut.all_frozen or plan.head_init == "random" or not plan.rates.ratio:
         return plan.rates
-    return replace(plan.rates, head=plan.rates.head * plan.rates.ratio, ratio=1.0)
+    mean = float(network.center.double().square().mean().sqrt())
+    slower = min(1.0, _ENOUGH_SPREAD * float(network.scale) / mean) if mean else 1.0
+    return replace(plan.rates, head=plan.rates.head * plan.rates.ratio * slower, ratio=1.0)
 
 
 def _penalty(network: TunableNetwork, l2_sp: float, restraint: float) -> Callable[[], torch.Tensor] | None:
