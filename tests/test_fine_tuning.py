@@ -855,10 +855,11 @@ def test_an_interrupt_after_the_last_epoch(backbone, table, monkeypatch):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tuning, "best_scale", stop)
+    monkeypatch.setattr(tuning, "_settle", stop)
+    X, y = make_classification(300, 6, n_informative=4, n_classes=3, random_state=0)
     with pytest.warns(UserWarning, match="Training was over when it was interrupted"):
-        model = quick(backbone).fit(*table)
-    assert model.n_epochs_ == 3 and model.score(*table) > 0.4
+        model = quick(backbone, learning_rate=0.01).fit(X[:150], y[:150], X_val=X[150:], y_val=y[150:])
+    assert model.n_epochs_ == 3 and model.score(X, y) > 0.4
 
 
 def test_scores_of_each_epoch_on_a_frame_without_a_warning(backbone, table):

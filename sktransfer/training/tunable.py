@@ -63,6 +63,8 @@ class TunableNetwork(nn.Module):
     center: torch.Tensor
     scale: torch.Tensor
     head_penalty: torch.Tensor
+    rest_weight: torch.Tensor | None
+    rest_bias: torch.Tensor | None
     head: nn.Module
 
     def __init__(
@@ -78,6 +80,8 @@ class TunableNetwork(nn.Module):
         self.register_buffer("center", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("head_penalty", torch.zeros(()))
+        self.register_buffer("rest_weight", None)
+        self.register_buffer("rest_bias", None)
         self.head = head
         self.projection: nn.Linear | None = None
         self.fixed_norms = fixed_norms
@@ -190,14 +194,39 @@ class TunableNetwork(nn.Module):
 
     def answer(self, chunk: Chunk) -> torch.Tensor:
         """Return the head's outputs for rows."""
-        return self.head((self.embed(chunk) - self.center) / self.scale)
+        return self._scores((self.embed(chunk) - self.center) / self.scale)
+
+    def _scores(self, scaled: torch.Tensor) -> torch.Tensor:
+        scores = self.head(scaled)
+        if self.rest_weight is None or self.training:
+            return scores
+        return scores + nn.functional.linear(scaled, self.rest_weight, self.rest_bias)
+
+    def hold_back(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
+        """Leave a part of the scores out while the network is trained.
+
+        Parameters
+        ----------
+        weight : torch.Tensor of shape (n_outputs, n_features)
+            From scaled embeddings to what is added to the head's scores in eval mode.
+        bias : torch.Tensor of shape (n_outputs,)
+        """
+        like = next(self.head.parameters())
+        self.rest_weight, self.rest_bias = weight.to(like.device, like.dtype), bias.to(like.device, like.dtype)
+
+    def scale_scores(self, factor: float) -> None:
+        """Multiply all scores."""
+        with torch.no_grad():
+            for one in (*self.head.parameters(), self.rest_weight, self.rest_bias):
+                if one is not None:
+                    one.mul_(factor)
 
     def forward(self, chunk: Chunk) -> torch.Tensor:
         """Return what the loss is taken of: the head's outputs and, behind them, predictions of a teacher's features."""
         if self.projection is None:
             return self.answer(chunk)
         scaled = (self.embed(chunk) - self.center) / self.scale
-        return torch.cat([self.head(scaled), self.projection(scaled)], dim=1)
+        return torch.cat([self._scores(scaled), self.projection(scaled)], dim=1)
 
     def add_hints(self, n_hints: int) -> nn.Linear:
         """Predict a teacher's features too, while the network is trained, and return what does so."""
@@ -274,6 +303,8 @@ class TunableNetwork(nn.Module):
     def take_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Take what `tuned_state` gave."""
         self.to(next(iter(state.values())).dtype)
+        if "rest_weight" in state:
+            self.hold_back(state["rest_weight"], state["rest_bias"])
         self.load_state_dict(dict(state), strict=False)
 
 

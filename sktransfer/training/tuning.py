@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import warnings
 from collections.abc import Callable, Sequence
@@ -38,7 +37,7 @@ from sktransfer.training.tunable import StageRates, TunableNetwork
 _ROWS_TO_WATCH = 64
 _ROWS_TO_TRY = 4
 # A probe that is as good as it can be has next to no loss left on its own rows, and a network under it learns nothing.
-# With a stronger penalty it leaves something to learn. The figure comes from trials on a part of Banking77's texts.
+# With a stronger penalty it leaves something to learn.
 _RESTRAINT = 10.0
 _ROWS_TO_SETTLE = 100
 # Deviation of embeddings times this, over the size of their mean: below 1 rates are smaller.
@@ -197,7 +196,7 @@ def tune(
         _add_hints(network, rows, training, targets, plan)
     data = Labelled(rows, targets.tensor(training.codes), torch.from_numpy(training.weights))
     observers: list[Any] = list(watch(network))
-    restraint = _restraint(network, targets, plan)
+    restraint = _restraint(network, targets, plan, earlier)
     if restraint != 1 and earlier is None:
         observers.insert(0, _Restraint(network, rows, training, targets, plan, restraint))
     if plan.unfreeze_every is not None and not cut.all_frozen:
@@ -210,7 +209,7 @@ def tune(
         fixed = rows if plan.augment is None else NetworkRows(cut, preparation, training.values, plan.run, keep=False)
         stability = StabilityObserver(network, fixed, places, plan.settings, plan.stability_every, score)
         observers.append(stability)
-    size, rates = _size(network), _rates(network, plan)
+    rates = _rates(network, plan)
     try:
         result = train(
             network,
@@ -228,13 +227,10 @@ def tune(
         for observer in observers:
             observer.close()
         network.drop_hints()
-    if restraint != 1 and not result.history[0]["best"]:
+    settles = restraint != 1 and not result.history[0]["best"]
+    if settles and held_out is not None and len(held_out.rows) >= _ROWS_TO_SETTLE:
         try:
-            if held_out is not None and len(held_out.rows) >= _ROWS_TO_SETTLE:
-                _settle(network, held_out, targets, plan)
-            else:
-                plain = NetworkRows(cut, preparation, training.values, plan.run) if plan.augment is not None else rows
-                _settle(network, replace(data, rows=plain), targets, plan, float(network.head_penalty), size)
+            _settle(network, held_out, targets, plan)
         except KeyboardInterrupt:
             warnings.warn(
                 "Training was over when it was interrupted: the network is whole, but its probabilities are less sure than "
@@ -302,6 +298,8 @@ def _network(
         if earlier is not None:
             for name in ("center", "scale", "head_penalty"):
                 setattr(network, name, getattr(earlier, name).clone())
+            if earlier.rest_weight is not None and earlier.rest_bias is not None:
+                network.hold_back(earlier.rest_weight.clone(), earlier.rest_bias.clone())
         elif plan.untrained is not None and plan.head_init == "random":
             network.suffix.network.load_state_dict(plan.untrained().state_dict())  # type: ignore[union-attr]
     return network
@@ -439,14 +437,19 @@ def _n_classes(targets: Targets) -> int | None:
     return max(2, targets.n_outputs) if targets.kind == "classes" else None
 
 
-def _restraint(network: TunableNetwork, targets: Targets, plan: Plan) -> float:
+def _restraint(network: TunableNetwork, targets: Targets, plan: Plan, earlier: TunableNetwork | None) -> float:
     """Return what the penalty of the probe is multiplied by while a network is tuned under it."""
-    restrains = network.head_penalty and plan.rates.ratio and not network.cut.all_frozen and targets.kind != "numbers"
-    return _RESTRAINT if restrains else 1.0
+    if not network.head_penalty or not plan.rates.ratio or network.cut.all_frozen or targets.kind == "numbers":
+        return 1.0
+    # Going on from a fit of which the start was the best, the head is the whole probe.
+    return 1.0 if earlier is not None and (earlier.rest_weight is None or not earlier.rest_weight.any()) else _RESTRAINT
 
 
 class _Restraint(Bystander):
-    """Puts a more strongly penalised probe in the place of the one that training starts from, once that was judged."""
+    """Trains under a more strongly penalised probe, once the one that training starts from was judged.
+
+    What the two differ by is left out of the scores in training alone, so that a network that does not move stays the probe.
+    """
 
     def __init__(
         self,
@@ -462,9 +465,14 @@ class _Restraint(Bystander):
         penalty = factor * float(network.head_penalty)
         scaled = _scaled(network, rows, training, plan)
         self.held = probe_at(penalty, scaled, codes, training.weights, targets.kind, n_classes)
+        # There from the start on, where it is nothing, so that it is kept and brought back with the weights of an epoch.
+        network.hold_back(torch.zeros_like(network.head.weight), torch.zeros_like(network.head.bias))  # type: ignore[arg-type]
 
     def on_start(self, n_epochs: int) -> None:
-        start_from_probe(self.network.head, self.held)  # type: ignore[arg-type]
+        head: nn.Linear = self.network.head  # type: ignore[assignment]
+        probe = head.weight.detach().clone(), head.bias.detach().clone()
+        start_from_probe(head, self.held)
+        self.network.hold_back(probe[0] - head.weight.detach(), probe[1] - head.bias.detach())
 
 
 def _scaled(network: TunableNetwork, rows: NetworkRows, training: Examples, plan: Plan) -> np.ndarray:
@@ -483,32 +491,11 @@ def _judge(targets: Targets) -> Callable[[torch.Tensor, torch.Tensor, torch.Tens
     return judge
 
 
-def _settle(
-    network: TunableNetwork,
-    data: Labelled,
-    targets: Targets,
-    plan: Plan,
-    penalty: float = 0.0,
-    most: float | None = None,
-) -> None:
-    """Let a restrained head be as sure as validation rows, or the penalty that cross-validation chose, allow.
-
-    What training rows say of that flatters, so with them it becomes no larger than the probe was, which is `most`.
-    """
-    outputs = torch.from_numpy(run_network(network, data.rows, plan.settings.device))  # type: ignore[arg-type]
-    size = _size(network)
-    scale, _ = best_scale(targets.loss, outputs, data.targets, data.weights, targets.n_outputs, 0.5 * penalty * size**2)
-    if most is not None:
-        scale = min(scale, max(1.0, most / size)) if size else 1.0
-    with torch.no_grad():
-        for parameter in network.head.parameters():
-            parameter.mul_(scale)
-
-
-def _size(network: TunableNetwork) -> float:
-    """Return the norm of the head's weights."""
-    squares = [float(one.detach().double().square().sum()) for one in network.head.parameters() if one.ndim > 1]
-    return math.sqrt(sum(squares))
+def _settle(network: TunableNetwork, held_out: Labelled, targets: Targets, plan: Plan) -> None:
+    """Let scores be as sure as validation rows say."""
+    outputs = torch.from_numpy(run_network(network, held_out.rows, plan.settings.device))  # type: ignore[arg-type]
+    scale, _ = best_scale(targets.loss, outputs, held_out.targets, held_out.weights, targets.n_outputs)
+    network.scale_scores(scale)
 
 
 def _rates(network: TunableNetwork, plan: Plan) -> StageRates:
