@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -17,6 +16,7 @@ def best_scale(
     targets: torch.Tensor,
     weights: torch.Tensor,
     n_scores: int,
+    penalty: float = 0.0,
 ) -> tuple[float, float]:
     """Find the factor of scores at which their mean loss is lowest.
 
@@ -32,13 +32,15 @@ def best_scale(
         Weights of rows.
     n_scores : int
         How many of the outputs, from the first on, are scores.
+    penalty : float, default=0
+        Times the squared factor, it is added to the loss.
 
     Returns
     -------
     scale : float
         The factor, between 0.05 and 33.
     loss : float
-        The weighted mean loss with it.
+        The weighted mean loss with it, without the penalty.
 
     Notes
     -----
@@ -47,12 +49,16 @@ def best_scale(
     outputs = outputs.double()
     shares = weights.double() / weights.double().sum()
 
-    def mean_loss(logarithm: float) -> float:
-        scale = math.exp(logarithm)
+    def mean_loss(scale: float) -> float:
         scaled = torch.cat([outputs[:, :n_scores] * scale, outputs[:, n_scores:]], dim=1)
         return float((loss(scaled, targets) * shares).sum())
 
+    def total(logarithm: float) -> float:
+        scale = float(torch.tensor(logarithm).exp())
+        return mean_loss(scale) + penalty * scale**2
+
     if not torch.isfinite(outputs).all():
-        return 1.0, mean_loss(0.0)
-    found = minimize_scalar(mean_loss, bounds=(_SMALLEST, _LARGEST), method="bounded", options={"xatol": 1e-3})
-    return math.exp(found.x), float(found.fun)
+        return 1.0, mean_loss(1.0)
+    found = minimize_scalar(total, bounds=(_SMALLEST, _LARGEST), method="bounded", options={"xatol": 1e-3})
+    scale = float(torch.tensor(found.x).exp())
+    return scale, mean_loss(scale)

@@ -210,6 +210,7 @@ def tune(
         stability = StabilityObserver(network, fixed, places, plan.settings, plan.stability_every, score)
         observers.append(stability)
     rates = _rates(network, plan)
+    size = _size(network) if restraint != 1 else 0.0
     try:
         result = train(
             network,
@@ -227,10 +228,13 @@ def tune(
         for observer in observers:
             observer.close()
         network.drop_hints()
-    settles = restraint != 1 and not result.history[0]["best"]
-    if settles and held_out is not None and len(held_out.rows) >= _ROWS_TO_SETTLE:
+    if restraint != 1 and not result.history[0]["best"]:
         try:
-            _settle(network, held_out, targets, plan)
+            if held_out is not None and len(held_out.rows) >= _ROWS_TO_SETTLE:
+                _settle(network, held_out, targets, plan)
+            else:
+                plain = NetworkRows(cut, preparation, training.values, plan.run) if plan.augment is not None else rows
+                _settle(network, replace(data, rows=plain), targets, plan, float(network.head_penalty), size)
         except KeyboardInterrupt:
             warnings.warn(
                 "Training was over when it was interrupted: the network is whole, but its probabilities are less sure than "
@@ -491,11 +495,31 @@ def _judge(targets: Targets) -> Callable[[torch.Tensor, torch.Tensor, torch.Tens
     return judge
 
 
-def _settle(network: TunableNetwork, held_out: Labelled, targets: Targets, plan: Plan) -> None:
-    """Let scores be as sure as validation rows say."""
-    outputs = torch.from_numpy(run_network(network, held_out.rows, plan.settings.device))  # type: ignore[arg-type]
-    scale, _ = best_scale(targets.loss, outputs, held_out.targets, held_out.weights, targets.n_outputs)
+def _settle(
+    network: TunableNetwork,
+    data: Labelled,
+    targets: Targets,
+    plan: Plan,
+    penalty: float = 0.0,
+    most: float | None = None,
+) -> None:
+    """Let scores be as sure as validation rows, or the penalty that cross-validation chose, allow.
+
+    What training rows say of that flatters, so with them the head becomes no larger than the probe was, which is `most`. A
+    probe under a network that has not moved stays as it is: its size is the best one already.
+    """
+    outputs = torch.from_numpy(run_network(network, data.rows, plan.settings.device))  # type: ignore[arg-type]
+    size = _size(network)
+    scale, _ = best_scale(targets.loss, outputs, data.targets, data.weights, targets.n_outputs, 0.5 * penalty * size**2)
+    if most is not None:
+        scale = min(scale, max(1.0, most / size)) if size else 1.0
     network.scale_scores(scale)
+
+
+def _size(network: TunableNetwork) -> float:
+    """Return the norm of the weights that scores are made with, where the head is a probe."""
+    weight: torch.Tensor = network.head.weight.detach().double()  # type: ignore[operator]
+    return float((weight if network.rest_weight is None else weight + network.rest_weight.double()).norm())
 
 
 def _rates(network: TunableNetwork, plan: Plan) -> StageRates:

@@ -40,6 +40,14 @@ def test_weights_count():
     assert found == pytest.approx(best_scale(cross_entropy, scores, classes, torch.ones(4000), 4))
 
 
+def test_a_penalty_keeps_scores_small_where_all_are_right():
+    scores = torch.eye(3).repeat(20, 1)
+    classes = torch.arange(3).repeat(20)
+    free, _ = best_scale(cross_entropy, scores, classes, torch.ones(60), 3)
+    held, _ = best_scale(cross_entropy, scores, classes, torch.ones(60), 3, penalty=0.01)
+    assert free > 20 > held > 1
+
+
 def test_what_is_no_score_stays():
     scores, classes = answers(100)
 
