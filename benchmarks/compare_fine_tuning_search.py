@@ -40,7 +40,7 @@ N_FOLDS = 3
 BATCH_SIZE = 32
 DEPTHS = ["all", -1, -2]
 RATES = [3e-3, 1e-2]
-RATIO = 0.01
+RATIO, DEFAULT_RATIO = 0.01, 0.1
 ASKED = {"equal work": 6.0, "defaults": 4.0}
 Rows = tuple[pd.Series, np.ndarray]
 
@@ -77,7 +77,7 @@ def search_ours(texts: pd.Series, labels: np.ndarray, epochs: int, *, defaults: 
         FOLDER, max_epochs=epochs, batch_size=BATCH_SIZE, device="cpu", random_state=0, **chosen
     )
     # The same rates of the network on both sides.
-    rates = [rate * RATIO / (0.03 if defaults else RATIO) for rate in RATES]
+    rates = [rate * RATIO / (DEFAULT_RATIO if defaults else RATIO) for rate in RATES]
     grid = {"clf__freeze_depth": DEPTHS, "clf__learning_rate": rates}
     return search(Pipeline([("clf", model)]), grid, texts, labels)
 

@@ -45,9 +45,9 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         An untrained network has nothing worth keeping: all its stages are trained.
     learning_rate : float, default=1e-3
         Rate of a head that starts at random, at the height of the schedule.
-    backbone_lr_ratio : float or "auto", default="auto"
-        Rate of the top stage, as a share of `learning_rate`; ``"auto"`` is 0.03 for networks with attention, which are
-        easily spoilt, and 0.1 for others. A head that starts as a probe has learned already, and moves at this rate too.
+    backbone_lr_ratio : float, default=0.1
+        Rate of the top stage, as a share of `learning_rate`. A head that starts as a probe has learned already, and moves at
+        this rate too.
     layer_decay : float, default=0.9
         Rate of each stage, as a share of that of the stage above it, in (0, 1].
     unfreeze_every : int or None, default=None
@@ -77,8 +77,9 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         then run in every epoch.
     class_weight : dict, "balanced" or None, default=None
         Weights of classes, by label; ``"balanced"`` makes all classes count the same.
-    max_epochs : int, default=20
-        Passes over the training rows.
+    max_epochs : int or "auto", default="auto"
+        Passes over the training rows. ``"auto"`` is 20, and 8 for a pretrained network with 1,000 rows or more, of which each
+        pass is many steps.
     batch_size : int, default=32
         Rows of one step. Where they don't fit into memory, the step is computed in parts, with the same result but for
         the statistics of batch norm.
@@ -186,7 +187,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         *,
         freeze_depth=0.5,
         learning_rate=1e-3,
-        backbone_lr_ratio="auto",
+        backbone_lr_ratio=0.1,
         layer_decay=0.9,
         unfreeze_every=None,
         l2_sp=0.0,
@@ -195,7 +196,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         freeze_batch_norm="auto",
         augment=None,
         class_weight=None,
-        max_epochs=20,
+        max_epochs="auto",
         batch_size=32,
         optimizer="adamw",
         weight_decay=0.01,
@@ -487,9 +488,9 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         An untrained network has nothing worth keeping: all its stages are trained.
     learning_rate : float, default=1e-3
         Rate of a head that starts at random, at the height of the schedule.
-    backbone_lr_ratio : float or "auto", default="auto"
-        Rate of the top stage, as a share of `learning_rate`; ``"auto"`` is 0.03 for networks with attention, which are
-        easily spoilt, and 0.1 for others. A head that starts as a probe has learned already, and moves at this rate too.
+    backbone_lr_ratio : float, default=0.1
+        Rate of the top stage, as a share of `learning_rate`. A head that starts as a probe has learned already, and moves at
+        this rate too.
     layer_decay : float, default=0.9
         Rate of each stage, as a share of that of the stage above it, in (0, 1].
     unfreeze_every : int or None, default=None
@@ -515,8 +516,9 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         makes: uint8, resized, for networks of the catalogue; whatever a `ModuleBackbone`'s own preparation gives. ``"auto"``
         crops up to 30 percent away and mirrors half of the images, which is wrong for digits and letters. The frozen stages
         then run in every epoch.
-    max_epochs : int, default=20
-        Passes over the training rows.
+    max_epochs : int or "auto", default="auto"
+        Passes over the training rows. ``"auto"`` is 20, and 8 for a pretrained network with 1,000 rows or more, of which each
+        pass is many steps.
     batch_size : int, default=32
         Rows of one step. Where they don't fit into memory, the step is computed in parts, with the same result but for
         the statistics of batch norm.
@@ -611,7 +613,7 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         *,
         freeze_depth=0.5,
         learning_rate=1e-3,
-        backbone_lr_ratio="auto",
+        backbone_lr_ratio=0.1,
         layer_decay=0.9,
         unfreeze_every=None,
         l2_sp=0.0,
@@ -619,7 +621,7 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         head_init="probe",
         freeze_batch_norm="auto",
         augment=None,
-        max_epochs=20,
+        max_epochs="auto",
         batch_size=32,
         optimizer="adamw",
         weight_decay=0.01,

@@ -46,7 +46,8 @@ from sktransfer.training.tuning import Examples, Plan, run_network, tune
 
 # Trained from scratch, where no network is there that fits all rows of a kind.
 _UNTRAINED = {"table": "table-mlp", "series": "series-cnn"}
-_ROWS_TO_VALIDATE = 1000
+_MANY_ROWS = 1000
+_EPOCHS, _FEW_EPOCHS = 20, 8
 # What a fit keeps of the columns of X.
 _OF_COLUMNS = ("n_features_in_", "feature_names_in_", "_image_shape")
 
@@ -62,7 +63,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         "backbone": "no_validation",
         "freeze_depth": "no_validation",
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "backbone_lr_ratio": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
+        "backbone_lr_ratio": [Interval(Real, 0, None, closed="left")],
         "layer_decay": [Interval(Real, 0, 1, closed="right")],
         "unfreeze_every": [Interval(Integral, 1, None, closed="left"), None],
         "l2_sp": [Interval(Real, 0, None, closed="left")],
@@ -70,7 +71,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         "head_init": [StrOptions({"probe", "random"})],
         "freeze_batch_norm": [StrOptions({"auto"}), "boolean"],
         "augment": [StrOptions({"auto"}), callable, None],
-        "max_epochs": [Interval(Integral, 0, None, closed="left")],
+        "max_epochs": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "optimizer": [StrOptions(set(OPTIMIZERS))],
         "weight_decay": [Interval(Real, 0, None, closed="left")],
@@ -130,7 +131,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         y, weights = self._checked(X, y, sample_weight)
         class_weights = self._class_weights(y, weights, None if earlier is None else self._targets)
         X, y, weights = _weighted(X, y, weights * _each(class_weights, y))
-        targets = self._targets_of(y, weights, earlier)
+        n_rows, targets = len(y), self._targets_of(y, weights, earlier)
         split_seed: int | None = None if earlier is None else self._split_seed
         random = own_random_state(self.random_state)
         if X_val is not None:
@@ -159,7 +160,9 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
                 _check_same_columns(X, X_val)
                 values_val = preparation.read(read_rows(X_val, backbone.kind).values)
             validation = Examples(values_val, targets.encode(y_val), weights_val)
-        plan = self._plan(backbone, preparation, depth, untrained, device, random, validates=validation is not None)
+        plan = self._plan(
+            backbone, preparation, depth, untrained, device, random, n_rows=n_rows, validates=validation is not None
+        )
 
         root = self._init_callback_context(max_subtasks=plan.settings.max_epochs)
         root.call_on_fit_task_begin(**told)
@@ -209,7 +212,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         """Whether to hold rows back to choose the best epoch."""
         if self.early_stopping != "auto":
             return bool(self.early_stopping)
-        return len(y) >= _ROWS_TO_VALIDATE and self._enough_to_split(y)
+        return len(y) >= _MANY_ROWS and self._enough_to_split(y)
 
     def _enough_to_split(self, y: np.ndarray) -> bool:
         return True
@@ -314,6 +317,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         device: torch.device,
         random: np.random.RandomState,
         *,
+        n_rows: int,
         validates: bool,
     ) -> Plan:
         run = self._frozen_run(preparation)
@@ -321,8 +325,11 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         if device.type == "cuda" and self.precision != "float32":
             dtype = resolve_precision(self.precision, device, backbone.kind)
             autocast = None if dtype == torch.float32 else dtype
+        max_epochs = self.max_epochs
+        if max_epochs == "auto":
+            max_epochs = _FEW_EPOCHS if n_rows >= _MANY_ROWS and not untrained else _EPOCHS
         settings = Settings(
-            max_epochs=self.max_epochs,
+            max_epochs=max_epochs,
             batch_size=self.batch_size,
             optimizer=self.optimizer,
             lr_scheduler=self.lr_scheduler,
@@ -336,8 +343,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         )
         head_init = "random" if untrained else self.head_init
         fixed_norms = head_init == "probe" if self.freeze_batch_norm == "auto" else bool(self.freeze_batch_norm)
-        ratio = _ratio_for(backbone) if self.backbone_lr_ratio == "auto" else self.backbone_lr_ratio
-        ratio, decay = (1.0, 1.0) if untrained else (ratio, self.layer_decay)
+        ratio, decay = (1.0, 1.0) if untrained else (self.backbone_lr_ratio, self.layer_decay)
         source = None
         if self.source_probe is not None:
             X_source, y_source = self.source_probe
@@ -478,12 +484,6 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             self._network = TunableNetwork(cut, self._preparation, head, len(values["center"]))
             self._network.take_state(values)
             self._network.eval()
-
-
-def _ratio_for(backbone: Backbone) -> float:
-    """Return the rate of the top stage as a share of a new head's: the figures of trials on texts, and on digits and series."""
-    attends = any("attention" in type(module).__name__.lower() for module in backbone.network_to_read().modules())
-    return 0.03 if attends else 0.1
 
 
 def check_all_there(y: Any) -> None:

@@ -911,3 +911,10 @@ def test_validation_rows_through_a_pipeline(backbone, table):
     scaled = StandardScaler().fit(X[:40])
     wanted = quick(backbone).fit(scaled.transform(X[:40]), y[:40], X_val=scaled.transform(X[40:]), y_val=y[40:])
     assert pipeline[-1].history_[0]["valid_loss"] == wanted.history_[0]["valid_loss"]
+
+
+@pytest.mark.parametrize(("n_rows", "untrained", "wanted"), [(990, False, 20), (1000, False, 8), (1000, True, 20)])
+def test_a_pretrained_network_with_many_rows_needs_fewer_epochs(backbone, n_rows, untrained, wanted):
+    X, y = make_classification(n_rows, 6, random_state=0)
+    model = quick("auto" if untrained else backbone, max_epochs="auto", early_stopping=False)
+    assert model.fit(X, y).n_epochs_ == wanted

@@ -215,11 +215,10 @@ class TunableNetwork(nn.Module):
         self.rest_weight, self.rest_bias = weight.to(like.device, like.dtype), bias.to(like.device, like.dtype)
 
     def scale_scores(self, factor: float) -> None:
-        """Multiply all scores."""
-        with torch.no_grad():
-            for one in (*self.head.parameters(), self.rest_weight, self.rest_bias):
-                if one is not None:
-                    one.mul_(factor)
+        """Multiply the scores of predictions, where a part is held back in training; those of training stay as they are."""
+        assert self.rest_weight is not None and self.rest_bias is not None
+        for rest, own in ((self.rest_weight, self.head.weight), (self.rest_bias, self.head.bias)):
+            rest.copy_(factor * (rest + own.detach()) - own.detach())  # type: ignore[operator]
 
     def forward(self, chunk: Chunk) -> torch.Tensor:
         """Return what the loss is taken of: the head's outputs and, behind them, predictions of a teacher's features."""
