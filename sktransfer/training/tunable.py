@@ -215,8 +215,12 @@ class TunableNetwork(nn.Module):
         self.rest_weight, self.rest_bias = weight.to(like.device, like.dtype), bias.to(like.device, like.dtype)
 
     def scale_scores(self, factor: float) -> None:
-        """Multiply the scores of predictions, where a part is held back in training; those of training stay as they are."""
-        assert self.rest_weight is not None and self.rest_bias is not None
+        """Multiply the scores of predictions; where a part is held back in training, those of training stay as they are."""
+        if self.rest_weight is None or self.rest_bias is None:
+            with torch.no_grad():
+                for one in self.head.parameters():
+                    one.mul_(factor)
+            return
         for rest, own in ((self.rest_weight, self.head.weight), (self.rest_bias, self.head.bias)):
             rest.copy_(factor * (rest + own.detach()) - own.detach())  # type: ignore[operator]
 

@@ -196,9 +196,11 @@ def tune(
         _add_hints(network, rows, training, targets, plan)
     data = Labelled(rows, targets.tensor(training.codes), torch.from_numpy(training.weights))
     observers: list[Any] = list(watch(network))
-    restraint = _restraint(network, targets, plan, earlier)
+    restraint = _restraint(network, targets, plan, earlier, validates=held_out is not None)
     if restraint != 1 and earlier is None:
-        observers.insert(0, _Restraint(network, rows, training, targets, plan, restraint))
+        observers.insert(
+            0, _Restraint(network, rows, training, targets, plan, restraint, validates=held_out is not None)
+        )
     if plan.unfreeze_every is not None and not cut.all_frozen:
         observers.insert(0, GradualUnfreezing(network, plan.unfreeze_every))
     stability = None
@@ -441,18 +443,23 @@ def _n_classes(targets: Targets) -> int | None:
     return max(2, targets.n_outputs) if targets.kind == "classes" else None
 
 
-def _restraint(network: TunableNetwork, targets: Targets, plan: Plan, earlier: TunableNetwork | None) -> float:
+def _restraint(
+    network: TunableNetwork, targets: Targets, plan: Plan, earlier: TunableNetwork | None, *, validates: bool
+) -> float:
     """Return what the penalty of the probe is multiplied by while a network is tuned under it."""
     if not network.head_penalty or not plan.rates.ratio or network.cut.all_frozen or targets.kind == "numbers":
         return 1.0
-    # Going on from a fit of which the start was the best, the head is the whole probe.
-    return 1.0 if earlier is not None and (earlier.rest_weight is None or not earlier.rest_weight.any()) else _RESTRAINT
+    if earlier is None or validates:
+        return _RESTRAINT
+    # Going on without anything that judges: a head with nothing beside it may be the whole probe.
+    return 1.0 if earlier.rest_weight is None or not earlier.rest_weight.any() else _RESTRAINT
 
 
 class _Restraint(Bystander):
     """Trains under a more strongly penalised probe, once the one that training starts from was judged.
 
-    What the two differ by is left out of the scores in training alone, so that a network that does not move stays the probe.
+    Where no validation rows let the start compete, what the two differ by is left out of the scores in training alone, so that
+    a network that does not move stays the probe.
     """
 
     def __init__(
@@ -463,20 +470,25 @@ class _Restraint(Bystander):
         targets: Targets,
         plan: Plan,
         factor: float,
+        *,
+        validates: bool,
     ):
         self.network = network
         codes, n_classes = targets.probe_codes(training.codes), _n_classes(targets)
         penalty = factor * float(network.head_penalty)
         scaled = _scaled(network, rows, training, plan)
         self.held = probe_at(penalty, scaled, codes, training.weights, targets.kind, n_classes)
-        # There from the start on, where it is nothing, so that it is kept and brought back with the weights of an epoch.
-        network.hold_back(torch.zeros_like(network.head.weight), torch.zeros_like(network.head.bias))  # type: ignore[arg-type]
+        if not validates:
+            # There from the start on, where it is nothing, so that it is kept and brought back with the weights of an epoch.
+            nothing = torch.zeros_like(network.head.weight), torch.zeros_like(network.head.bias)  # type: ignore[arg-type]
+            network.hold_back(*nothing)
 
     def on_start(self, n_epochs: int) -> None:
         head: nn.Linear = self.network.head  # type: ignore[assignment]
         probe = head.weight.detach().clone(), head.bias.detach().clone()
         start_from_probe(head, self.held)
-        self.network.hold_back(probe[0] - head.weight.detach(), probe[1] - head.bias.detach())
+        if self.network.rest_weight is not None:
+            self.network.hold_back(probe[0] - head.weight.detach(), probe[1] - head.bias.detach())
 
 
 def _scaled(network: TunableNetwork, rows: NetworkRows, training: Examples, plan: Plan) -> np.ndarray:
