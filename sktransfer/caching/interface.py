@@ -45,7 +45,7 @@ class RowCache(Protocol):
         ...
 
     def put_many(self, keys: Iterable[bytes], rows: Iterable[np.ndarray]) -> None:
-        """Store a copy of each row."""
+        """Store each row, as it is or as a copy: what the caller does to it later must not reach what is stored."""
         ...
 
     def set_limit(self, max_bytes: int) -> None:
