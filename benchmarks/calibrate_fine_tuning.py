@@ -24,7 +24,7 @@ from sklearn.metrics import get_scorer
 from benchmarks.evaluate_fine_tuning import NAIVE, Task, all_tasks
 from benchmarks.report import begin, choose, make_parser, write_evaluation
 from sktransfer import FineTunedClassifier
-from sktransfer.training import tuning
+from sktransfer.training import restraint
 
 FIRST_SEED = 100
 RATES, RATIOS = (3e-4, 1e-3, 3e-3), (0.03, 0.1, 0.3, 1.0)
@@ -63,7 +63,7 @@ def gains(task: Task, tried: dict[str, dict[str, Any]], n_seeds: int, device: st
         for split in task.splits(seed):
             for name, setting in tried.items():
                 model = make_model(setting, **task.start(seed), random_state=seed, device=device)
-                with patch.object(tuning, "_RESTRAINT", setting.get("restraint", tuning._RESTRAINT)):
+                with patch.object(restraint, "FACTOR", setting.get("restraint", restraint.FACTOR)):
                     model.fit(split.X, split.y)
                 found[name].append(float(score(model, split.X_test, split.y_test)))
     means = {name: float(np.mean(scores)) for name, scores in found.items()}

@@ -76,7 +76,8 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         crops up to 30 percent away and mirrors half of the images, which is wrong for digits and letters. The frozen stages
         then run in every epoch.
     class_weight : dict, "balanced" or None, default=None
-        Weights of classes, by label; ``"balanced"`` makes all classes count the same.
+        Weights of classes, by label; ``"balanced"`` makes all classes count the same. Rows of a class of weight 0 are left
+        out, and so is the class.
     max_epochs : int or "auto", default="auto"
         Passes over the training rows. ``"auto"`` is 20, and 8 for a pretrained network with 1,000 rows or more, of which each
         pass is many steps.
@@ -755,6 +756,8 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         return super().score(X, y, sample_weight)
 
     def _checked_y(self, y: Any) -> np.ndarray:
+        if issparse(y):
+            raise TypeError("y is sparse. FineTunedRegressor needs all numbers in memory: convert it with y.toarray().")
         with about("y"):
             checked = _check_y(y, multi_output=True, y_numeric=True, estimator=self).astype(np.float64)
         assert_all_finite(checked, input_name="y")  # None in an array of objects has become NaN

@@ -37,12 +37,14 @@ from sktransfer.runtime.device import PRECISIONS, resolve_device, resolve_precis
 from sktransfer.runtime.seeding import one_fit_at_a_time, own_random_state
 from sktransfer.training.cut import cut_at
 from sktransfer.training.observers import EpochTasks, ProgressBar
+from sktransfer.training.plan import Examples, Plan
 from sktransfer.training.rows import NetworkRows
+from sktransfer.training.running import run_network
 from sktransfer.training.settings import LR_SCHEDULERS, OPTIMIZERS, Settings
 from sktransfer.training.stage_table import stages_html
 from sktransfer.training.targets import Targets
 from sktransfer.training.tunable import StageRates, TunableNetwork
-from sktransfer.training.tuning import Examples, Plan, run_network, tune
+from sktransfer.training.tuning import tune
 
 # Trained from scratch, where no network is there that fits all rows of a kind.
 _UNTRAINED = {"table": "table-mlp", "series": "series-cnn"}
@@ -50,6 +52,7 @@ _MANY_ROWS = 1000
 _EPOCHS, _FEW_EPOCHS = 20, 8
 # What a fit keeps of the columns of X.
 _OF_COLUMNS = ("n_features_in_", "feature_names_in_", "_image_shape")
+_Part = tuple[Any, Any, Any]  # rows, targets, weights
 
 
 class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BackboneEstimator):
@@ -108,6 +111,64 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             return self._fit_alone(X, y, sample_weight, X_val, y_val, sample_weight_val)
 
     def _fit_alone(self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any, sample_weight_val: Any) -> Any:
+        device = self._check_request(X_val, y_val, sample_weight_val)
+        told = {"estimator": self, "X": X, "y": y, "metadata": {"sample_weight": sample_weight}}
+        earlier = self._network if self.warm_start and hasattr(self, "_network") else None
+        random = own_random_state(self.random_state)
+        request = (X, y, sample_weight), (X_val, y_val, sample_weight_val)
+        (X, y, weights), held_out, targets, split_seed = self._divided(*request, earlier, random)
+        n_rows = len(y) + (0 if held_out is None or X_val is not None else len(held_out[1]))
+
+        backbone, rows = self._resolve(X, weights) if earlier is None else self._resume(X)
+        untrained = self._is_untrained(backbone)
+        begun = self._backbone_for(backbone.kind) if untrained else backbone.fingerprint
+        preparation = backbone.preparation.with_options(max_length=self.max_length, prompt=self.prompt)
+        values = preparation.read(rows.values)
+        columns = self._columns_of(X, Rows(rows.kind, values))
+        preparation = preparation.fitted_to(values)
+        depth = resolve_depth(self.freeze_depth, backbone.find_stages(preparation))
+        depth = 0 if untrained else depth  # there is nothing in it worth keeping
+        training, validation = Examples(values, targets.encode(y), weights), None
+        if held_out is not None:
+            with about("X_val"):
+                _check_same_columns(X, held_out[0])
+                values_val = preparation.read(read_rows(held_out[0], backbone.kind).values)
+            validation = Examples(values_val, targets.encode(held_out[1]), held_out[2])
+        plan = self._plan(
+            backbone, preparation, depth, untrained, device, random, n_rows=n_rows, validates=validation is not None
+        )
+
+        root = self._init_callback_context(max_subtasks=plan.settings.max_epochs)
+        root.call_on_fit_task_begin(**told)
+
+        def watch(network: TunableNetwork) -> list[Any]:
+            fitted = {**self._fitted_attributes(backbone, preparation, targets, network), **columns}
+            observers: list[Any] = [EpochTasks(root, told, lambda: fitted)] if hasattr(self, "_skl_callbacks") else []
+            return [*observers, ProgressBar(type(self).__name__)] if self.verbose else observers
+
+        made = tune(backbone, preparation, training, validation, targets, plan, earlier=earlier, watch=watch)
+        # Nothing is set before all has gone well: a failed fit leaves the estimator as it was.
+        for name in (*_OF_COLUMNS, "_tuned"):
+            self.__dict__.pop(name, None)
+        fitted = {**self._fitted_attributes(backbone, preparation, targets, made.network), **columns}
+        if earlier is None:
+            fitted |= {"_begun_from": begun, "_begun_head": self.head, "_begun_pooling": plan.pooling}
+        from_random = untrained or self.weights == "random"
+        fitted |= {
+            "_split_seed": split_seed,
+            "history_": made.history,
+            "n_epochs_": made.n_epochs,
+            "stability_": made.stability,
+            "stages_": made.network.stage_table(made.rates or plan.rates),
+            "lineage_": (*_lineage_of(backbone, from_random), self._step(y, depth, made.n_epochs, targets)),
+        }
+        for name, value in fitted.items():
+            setattr(self, name, value)
+        root.call_on_fit_task_end(**told)
+        return self
+
+    def _check_request(self, X_val: Any, y_val: Any, sample_weight_val: Any) -> torch.device:
+        """Check what can be checked without a look at the rows, and return the device."""
         self._validate_params()
         if self.backbone is self:
             raise ValueError("backbone is this estimator itself. To go on from its last fit set warm_start=True.")
@@ -126,71 +187,43 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             raise ValueError(
                 "source_probe is for the stability record: set stability_every=1 as well, or leave it out."
             )
-        told = {"estimator": self, "X": X, "y": y, "metadata": {"sample_weight": sample_weight}}
-        earlier = self._network if self.warm_start and hasattr(self, "_network") else None
+        return device
+
+    def _divided(
+        self, given: _Part, given_val: _Part, earlier: TunableNetwork | None, random: np.random.RandomState
+    ) -> tuple[_Part, _Part | None, Targets, int | None]:
+        """Check rows, targets and weights, and say which rows teach and which judge.
+
+        Returns
+        -------
+        training : tuple of rows, ndarray and ndarray
+            Rows, targets and weights, all above zero.
+        held_out : tuple of rows, ndarray and ndarray, or None
+            The same of the rows that judge; None without.
+        targets : Targets
+            What the targets are.
+        split_seed : int or None
+            From which seed rows were held back; None where they never were.
+        """
+        X, y, sample_weight = given
         y, weights = self._checked(X, y, sample_weight)
         class_weights = self._class_weights(y, weights, None if earlier is None else self._targets)
         X, y, weights = _weighted(X, y, weights * _each(class_weights, y))
-        n_rows, targets = len(y), self._targets_of(y, weights, earlier)
+        targets = self._targets_of(y, weights, earlier)
         split_seed: int | None = None if earlier is None else self._split_seed
-        random = own_random_state(self.random_state)
+        X_val, y_val, sample_weight_val = given_val
         if X_val is not None:
             with about("X_val, y_val or sample_weight_val"):
                 y_val, weights_val = self._checked(X_val, y_val, sample_weight_val)
                 X_val, y_val, weights_val = _weighted(X_val, y_val, weights_val * _each(class_weights, y_val))
             self._check_known(y_val, targets, "y_val")
-        elif self._validates(y) and not (self.max_epochs == 0 or (earlier is None and self._is_solved(X))):
-            drawn = int(random.randint(2**31 - 1))
-            split_seed = drawn if split_seed is None else split_seed  # rows that were trained on must not judge
-            X, X_val, y, y_val, weights, weights_val = self._split(X, y, weights, split_seed)
-
-        backbone, rows = self._resolve(X, weights) if earlier is None else self._resume(X)
-        untrained = self._is_untrained(backbone)
-        begun = self._backbone_for(backbone.kind) if untrained else backbone.fingerprint
-        preparation = backbone.preparation.with_options(max_length=self.max_length, prompt=self.prompt)
-        values = preparation.read(rows.values)
-        columns = self._columns_of(X, Rows(rows.kind, values))
-        preparation = preparation.fitted_to(values)
-        depth = resolve_depth(self.freeze_depth, backbone.find_stages(preparation))
-        depth = 0 if untrained else depth  # there is nothing in it worth keeping
-        training = Examples(values, targets.encode(y), weights)
-        validation = None
-        if X_val is not None:
-            with about("X_val"):
-                _check_same_columns(X, X_val)
-                values_val = preparation.read(read_rows(X_val, backbone.kind).values)
-            validation = Examples(values_val, targets.encode(y_val), weights_val)
-        plan = self._plan(
-            backbone, preparation, depth, untrained, device, random, n_rows=n_rows, validates=validation is not None
-        )
-
-        root = self._init_callback_context(max_subtasks=plan.settings.max_epochs)
-        root.call_on_fit_task_begin(**told)
-
-        def watch(network: TunableNetwork) -> list[Any]:
-            fitted = {**self._fitted_attributes(backbone, preparation, targets, network), **columns}
-            observers: list[Any] = [EpochTasks(root, told, lambda: fitted)] if hasattr(self, "_skl_callbacks") else []
-            return [*observers, ProgressBar(type(self).__name__)] if self.verbose else observers
-
-        made = tune(backbone, preparation, training, validation, targets, plan, earlier=earlier, watch=watch)
-        # Nothing is set before all has gone well: a failed fit leaves the estimator as it was.
-        for name in _OF_COLUMNS:
-            self.__dict__.pop(name, None)
-        fitted = self._fitted_attributes(backbone, preparation, targets, made.network)
-        for name, value in {**fitted, **columns}.items():
-            setattr(self, name, value)
-        if earlier is None:
-            self._begun_from, self._begun_head, self._begun_pooling = begun, self.head, plan.pooling
-        self._split_seed = split_seed
-        self.history_ = made.history
-        self.n_epochs_ = made.n_epochs
-        self.stability_ = made.stability
-        self.stages_ = made.network.stage_table(made.rates or plan.rates)
-        untrained = untrained or self.weights == "random"
-        self.lineage_ = (*_lineage_of(backbone, untrained), self._step(y, depth, made.n_epochs, targets))
-        self.__dict__.pop("_tuned", None)
-        root.call_on_fit_task_end(**told)
-        return self
+            return (X, y, weights), (X_val, y_val, weights_val), targets, split_seed
+        if not self._validates(y) or self.max_epochs == 0 or (earlier is None and self._is_solved(X)):
+            return (X, y, weights), None, targets, split_seed
+        drawn = int(random.randint(2**31 - 1))
+        split_seed = drawn if split_seed is None else split_seed  # rows that were trained on must not judge
+        X, X_val, y, y_val, weights, weights_val = self._split(X, y, weights, split_seed)
+        return (X, y, weights), (X_val, y_val, weights_val), targets, split_seed
 
     def _checked(self, X: Any, y: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
         """Check targets and weights."""

@@ -30,7 +30,7 @@ from sktransfer import (
     PretrainedFeatureExtractor,
     tuned_estimator,
 )
-from sktransfer.training import probe, tuning
+from sktransfer.training import probe, restraint
 
 
 def make_module():
@@ -855,7 +855,7 @@ def test_an_interrupt_after_the_last_epoch(backbone, table, monkeypatch):
     def stop(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tuning, "_settle", stop)
+    monkeypatch.setattr(restraint, "_surest", stop)
     X, y = make_classification(300, 6, n_informative=4, n_classes=3, random_state=0)
     with pytest.warns(UserWarning, match="Training was over when it was interrupted"):
         model = quick(backbone, learning_rate=0.01).fit(X[:150], y[:150], X_val=X[150:], y_val=y[150:])

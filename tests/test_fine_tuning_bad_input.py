@@ -6,7 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
+from scipy.sparse import csr_matrix
+from sklearn.impute import SimpleImputer
 from sklearn.model_selection import cross_val_predict
+from sklearn.pipeline import make_pipeline
 from support.networks import seeded
 from torch import nn
 
@@ -266,6 +270,51 @@ def test_other_rows_that_do_not_fit_are_found_before_all_of_X_is_run(fit, parame
     with pytest.raises(ValueError, match=match):
         classifier(backbone, freeze_depth=1, **parameters).fit(X, (X[:, 0] > 0).astype(int), **fit)
     assert Counting.rows_seen < 50
+
+
+def test_a_validation_file_that_is_no_image_is_found_before_all_of_X_is_run(tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3)).astype(np.uint8)
+    paths = []
+    for place, image in enumerate(images):
+        paths.append(tmp_path / f"{place}.png")
+        Image.fromarray(image).save(paths[-1])
+    (tmp_path / "bad.png").write_bytes(b"no image")
+
+    def no_probe(*args, **kwargs):
+        raise AssertionError("the probe was fitted first")
+
+    monkeypatch.setattr(tuning, "fit_probe", no_probe)
+    y, bad = [0, 1] * 3, [paths[0], tmp_path / "bad.png"]
+    model = classifier("image-resnet")
+    with pytest.raises(ValueError, match=r"^X_val: .*row 1 of X.*bad\.png"):
+        model.fit(paths, y, X_val=bad, y_val=[0, 1])
+    with pytest.raises(ValueError, match=r"^source_probe: .*row 1 of X.*bad\.png"):
+        model.set_params(stability_every=1, source_probe=(bad * 2, [0, 0, 1, 1])).fit(paths, y)
+
+
+def test_missing_texts_are_filled_as_the_error_says():
+    texts = pd.DataFrame({"text": ["the bin is full", "no light", None, "lamp out"]}, dtype=object)
+    y = ["waste", "light", "waste", "light"]
+    model = classifier("text-static", freeze_depth="all")
+    with pytest.raises(ValueError, match=r"SimpleImputer\(missing_values=None, strategy='constant', fill_value=''\)"):
+        model.fit(texts, y)
+    filled = SimpleImputer(missing_values=None, strategy="constant", fill_value="")
+    assert make_pipeline(filled, model).fit(texts, y).score(texts, y) > 0.5
+    assert model.fit(texts["text"].fillna(""), y).score(texts["text"].fillna(""), y) > 0.5
+
+
+def test_sparse_numbers_to_predict(table):
+    X, y = table
+    with pytest.raises(TypeError, match=r"y is sparse.*toarray\(\)"):
+        FineTunedRegressor().fit(X, csr_matrix(y[:, None].astype(float)))
+
+
+def test_numbers_where_a_column_held_categories(table):
+    X, y = table
+    frame = pd.DataFrame({"size": X[:, 0], "kind": pd.Categorical(np.tile([1, 2, 3], 20))})
+    model = classifier().fit(frame, y)
+    with pytest.raises(ValueError, match="held strings or categories in the fit.*astype to str or 'category'"):
+        model.predict(frame.astype({"kind": int}))
 
 
 @pytest.mark.parametrize("what", ["gradient", "augment"])

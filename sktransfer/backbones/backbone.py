@@ -183,6 +183,8 @@ class Backbone:
     def find_stages(self, preparation: Preparation) -> tuple[Stage, ...]:
         """Return the blocks of the network in forward order, found on example rows the first time.
 
+        A network without blocks, such as a single layer or a loop over the same layers, is one stage.
+
         Parameters
         ----------
         preparation : Preparation
@@ -205,6 +207,9 @@ class Backbone:
                     example = preparation.examples()[0]
                     with explained(self.name, example):
                         self._stages = find_stages(self._network, example.args, example.kwargs)
+                    if not self._stages and next(self._network.parameters(), None) is not None:
+                        # No block of it runs exactly once: the network is one stage.
+                        self._stages = (Stage(type(self._network).__name__, ("",)),)
                 # What was folded before the boundaries were known may have one of them inside.
                 self._replicas.clear()
             return self._stages
@@ -505,7 +510,7 @@ class Backbone:
 
 
 def _frozen(module: nn.Module) -> nn.Module:
-    return module.eval().requires_grad_(False)
+    return module.eval().requires_grad_(False).float()  # whatever torch's default type is
 
 
 @contextmanager

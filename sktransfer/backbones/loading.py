@@ -111,8 +111,9 @@ def load_backbone(
         handle = _load_named(backbone, weights, kind, rows)
     elif find_model(backbone) is not None:
         raise TypeError(
-            f"The backbone is a fitted scikit-learn model, {type(given).__name__}, which has no network. "
-            "PretrainedFeatureExtractor(backbone=model) turns what it gives into features."
+            f"The backbone is a scikit-learn model, {type(given).__name__}, and no network that can be tuned. "
+            "PretrainedFeatureExtractor(backbone=model) turns what it gives into features; where it holds a torch.nn.Module "
+            "(a skorch net's module_), give that."
         )
     else:
         raise TypeError(

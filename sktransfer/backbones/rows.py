@@ -215,8 +215,9 @@ def _check_texts(values: Sequence[Any] | np.ndarray) -> list[str]:
     for row, value in enumerate(values):
         if _is_missing(value):
             raise ValueError(
-                f"Row {row} of X is missing ({value!r}), not a text. Fill it first, for example with "
-                "SimpleImputer(strategy='constant', fill_value=''); an empty text is allowed."
+                f"Row {row} of X is missing ({value!r}), not a text. Fill it first: X.fillna('') for a column, "
+                "SimpleImputer(missing_values=None, strategy='constant', fill_value='') in a pipeline where it is None; an "
+                "empty text is allowed."
             )
         if not isinstance(value, str):
             raise TypeError(

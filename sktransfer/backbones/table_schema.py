@@ -145,14 +145,17 @@ class TableSchema:
             if isinstance(column, NumericColumn) == (place in table.strings):
                 if place not in table.strings and np.isnan(table.numbers[:, place]).all():
                     continue  # nothing but missing values is of no type
-                held, holds = ("numbers", "strings") if place in table.strings else ("strings", "numbers")
+                held, holds, to = ("numbers", "strings", "a number type")
+                if place not in table.strings:
+                    held, holds, to = "strings or categories", "numbers", "str or 'category'"
                 if isinstance(column, NumericColumn) and column.empty:
                     raise ValueError(
                         f"X holds strings in {table.label(place)}, which held only missing values in the fit, so that nothing "
                         "is known of strings there. Fit to rows that hold some, or leave the column out."
                     )
                 raise ValueError(
-                    f"X holds {holds} in {table.label(place)}, which held {held} in the fit. Convert the column."
+                    f"X holds {holds} in {table.label(place)}, which held {held} in the fit. Convert the column "
+                    f"with .astype to {to}, as it was there."
                 )
 
     def describe(self) -> dict[str, object]:

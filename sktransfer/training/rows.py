@@ -132,6 +132,12 @@ class NetworkRows:
         """Embeddings of all rows, where all stages are frozen and nothing is augmented."""
         return None if self._vectors is None else self._vectors.numpy()
 
+    def plain(self) -> NetworkRows:
+        """Return the rows as they are without augmentation."""
+        return (
+            self if self.augment is None else NetworkRows(self.cut, self.preparation, self.values, self.run, keep=False)
+        )
+
     def chunks(self, places: Sequence[int]) -> list[tuple[list[int], Chunk]]:
         """Return rows as they go through the trained part: together, but for those that no batch can hold together.
 

@@ -22,6 +22,7 @@ class _Plain:
     # Whether a probe on frozen embeddings is where the loss is lowest.
     solved_by_probe = True
     n_hints = 0
+    n_classes: int | None = None
 
     def probe_codes(self, codes: np.ndarray) -> np.ndarray:
         """Return what the probe learns."""
@@ -41,6 +42,11 @@ class Classes(_Plain):
     classes: np.ndarray
 
     kind = "classes"
+
+    @property
+    def n_classes(self) -> int:  # type: ignore[override]
+        """Number of classes."""
+        return len(self.classes)
 
     @property
     def n_outputs(self) -> int:
@@ -216,6 +222,11 @@ class Taught:
     def n_outputs(self) -> int:
         """As many as without a teacher."""
         return self.own.n_outputs
+
+    @property
+    def n_classes(self) -> int | None:
+        """Number of classes; None for numbers."""
+        return self.own.n_classes
 
     @property
     def n_hints(self) -> int:

@@ -355,7 +355,9 @@ def stages_of_modules(network: nn.Module, stages: Sequence[Stage], preparation: 
     inside = {name: place for place, stage in enumerate(stages) for name in stage.modules}
     places: dict[str, int] = {}
     for name, module in network.named_modules():
-        owners = [place for known, place in inside.items() if name == known or name.startswith(known + ".")]
+        owners = [
+            place for known, place in inside.items() if not known or name == known or name.startswith(known + ".")
+        ]
         if owners:
             places[name] = owners[0]
             continue

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-import warnings
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,106 +12,27 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from sktransfer.backbones.backbone import Backbone
-from sktransfer.backbones.encoding import Run
 from sktransfer.backbones.preparation import Preparation
 from sktransfer.backbones.rows import about
 from sktransfer.losses.l2_sp import l2_sp_penalty
-from sktransfer.runtime.device import free_memory, frozen_pass
-from sktransfer.runtime.kernels import training_kernels_for
 from sktransfer.runtime.seeding import preserved_generators
 from sktransfer.training.cut import Cut, cut_at
 from sktransfer.training.heads import make_head, start_from_probe
-from sktransfer.training.loop import Labelled, Observer, evaluate, run_in_parts, train
-from sktransfer.training.observers import Bystander, GradualUnfreezing, StabilityObserver, stable_places
-from sktransfer.training.probe import Scaling, fit_probe, probe_at
+from sktransfer.training.loop import Labelled, Observer, evaluate, train
+from sktransfer.training.observers import GradualUnfreezing, StabilityObserver, stable_places
+from sktransfer.training.plan import Examples, Plan
+from sktransfer.training.probe import Scaling, fit_probe
+from sktransfer.training.restraint import Restraint, head_norm, judge_of, let_go, restraint_for
 from sktransfer.training.rows import NetworkRows
-from sktransfer.training.scale import best_scale
-from sktransfer.training.settings import Settings
+from sktransfer.training.running import run_network, scaled_embeddings
 from sktransfer.training.stability import StabilityRecord
 from sktransfer.training.targets import Targets
 from sktransfer.training.tunable import StageRates, TunableNetwork
 
 _ROWS_TO_WATCH = 64
 _ROWS_TO_TRY = 4
-# A probe that is as good as it can be has next to no loss left on its own rows, and a network under it learns nothing.
-# With a stronger penalty it leaves something to learn.
-_RESTRAINT = 10.0
-_ROWS_TO_SETTLE = 100
 # Deviation of embeddings times this, over the size of their mean: below 1 rates are smaller.
 _ENOUGH_SPREAD = 2.0
-_lending = threading.RLock()
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Labelled rows.
-
-    Attributes
-    ----------
-    values : sequence
-        Rows as the preparation takes them.
-    codes : ndarray
-        Targets as `Targets.encode` gives them.
-    weights : ndarray of shape (n,)
-        Weights of the rows, all above zero.
-    """
-
-    values: Sequence[Any]
-    codes: np.ndarray
-    weights: np.ndarray
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What is trained, and how.
-
-    Attributes
-    ----------
-    depth : int
-        Number of frozen stages.
-    rates : StageRates
-        Learning rates.
-    settings : Settings
-        Epochs, batches, optimizer, device.
-    run : Run
-        How the frozen stages are run.
-    weight_decay, l2_sp : float
-        Strength of the pull towards zero, of all weights, and towards where they started, of the network's.
-    head : str, nn.Module or callable
-        See `make_head`.
-    head_init : {"probe", "random"}
-        Where the head starts.
-    pooling : str, tuple of str or None
-        How embeddings are pooled; None for the backbone's own way.
-    unfreeze_every : int or None
-        Epochs after which one more stage opens; None opens all at once.
-    augment : callable or None
-        Changes a prepared image.
-    stability_every : int or None
-        Epochs between entries of the stability record; None keeps none.
-    source : tuple or None
-        Prepared rows and labels of the source, for the stability record.
-    untrained : callable or None
-        Makes the network with other random weights, where it is an untrained one; None for a pretrained one.
-    fixed_norms : bool
-        Whether batch norm keeps its statistics in the trained stages too.
-    """
-
-    depth: int
-    rates: StageRates
-    settings: Settings
-    run: Run
-    weight_decay: float
-    l2_sp: float
-    head: Any
-    head_init: str
-    pooling: str | tuple[str, ...] | None
-    unfreeze_every: int | None
-    augment: Callable[[torch.Tensor], torch.Tensor] | None
-    stability_every: int | None
-    source: tuple[Sequence[Any], np.ndarray] | None
-    untrained: Callable[[], nn.Module] | None = None
-    fixed_norms: bool = False
 
 
 @dataclass
@@ -185,34 +103,23 @@ def tune(
     _try_few(network, sample, validation, plan, done=done)
     rows = NetworkRows(cut, preparation, training.values, plan.run, augment=plan.augment)
     interrupted = earlier is None and plan.head_init == "probe" and _start(network, rows, training, targets, plan)
-    held_out = None
-    if validation is not None and not interrupted:
-        with about("X_val"):
-            seen = NetworkRows(cut, preparation, validation.values, plan.run, beside=rows)
-        held_out = Labelled(seen, targets.tensor(validation.codes), torch.from_numpy(validation.weights))
+    held_out = None if validation is None or interrupted else _held_out(cut, rows, validation, targets, plan)
     if interrupted or done:
         return Tuned(network.to(plan.settings.dtype).eval(), [_nothing_trained(network, held_out, targets, plan)])
     if targets.n_hints:
         _add_hints(network, rows, training, targets, plan)
     data = Labelled(rows, targets.tensor(training.codes), torch.from_numpy(training.weights))
-    observers: list[Any] = list(watch(network))
-    restraint = _restraint(network, targets, plan, earlier, validates=held_out is not None)
+    restraint = restraint_for(network, targets, plan, earlier, validates=held_out is not None)
+    stability = _stability(network, rows, plan)
+    observers: list[Any] = [*watch(network), *([] if stability is None else [stability])]
     if restraint != 1 and earlier is None:
         observers.insert(
-            0, _Restraint(network, rows, training, targets, plan, restraint, validates=held_out is not None)
+            0, Restraint(network, rows, training, targets, plan, restraint, validates=held_out is not None)
         )
     if plan.unfreeze_every is not None and not cut.all_frozen:
         observers.insert(0, GradualUnfreezing(network, plan.unfreeze_every))
-    stability = None
-    if plan.stability_every is not None:
-        places = stable_places(len(rows), _ROWS_TO_WATCH, plan.settings.seed)
-        score = None if plan.source is None else _source_score(network, preparation, plan)
-        # Fixed rows, and so without augmentation.
-        fixed = rows if plan.augment is None else NetworkRows(cut, preparation, training.values, plan.run, keep=False)
-        stability = StabilityObserver(network, fixed, places, plan.settings, plan.stability_every, score)
-        observers.append(stability)
     rates = _rates(network, plan)
-    size = _size(network) if restraint != 1 else 0.0
+    size = head_norm(network) if restraint != 1 else 0.0
     try:
         result = train(
             network,
@@ -223,7 +130,7 @@ def tune(
             validation=held_out,
             sample=sample,
             penalty=_penalty(network, plan.l2_sp, restraint),
-            judge=None if restraint == 1 else _judge(targets),
+            judge=None if restraint == 1 else judge_of(targets),
             observers=observers,
         )
     finally:
@@ -231,61 +138,9 @@ def tune(
             observer.close()
         network.drop_hints()
     if restraint != 1 and not result.history[0]["best"]:
-        try:
-            if held_out is not None and len(held_out.rows) >= _ROWS_TO_SETTLE:
-                _settle(network, held_out, targets, plan)
-            else:
-                plain = NetworkRows(cut, preparation, training.values, plan.run) if plan.augment is not None else rows
-                _settle(network, replace(data, rows=plain), targets, plan, float(network.head_penalty), size)
-        except KeyboardInterrupt:
-            warnings.warn(
-                "Training was over when it was interrupted: the network is whole, but its probabilities are less sure than "
-                "they may be.",
-                UserWarning,
-                stacklevel=2,
-            )
+        let_go(network, data, held_out, targets, plan, most=size)
     record = None if stability is None else stability.result()
     return Tuned(network, result.history, result.n_epochs, record, rates)
-
-
-def run_network(network: TunableNetwork, rows: NetworkRows, device: torch.device, part: str = "answer") -> np.ndarray:
-    """Run rows through a tuned network.
-
-    Parameters
-    ----------
-    network : TunableNetwork
-        In eval mode.
-    rows : NetworkRows
-        The rows.
-    device : torch.device
-        Where to run.
-    part : {"answer", "embed"}, default="answer"
-        Outputs, or embeddings.
-
-    Returns
-    -------
-    ndarray of shape (n_rows, n_values), float64
-    """
-    home = next(network.parameters()).device
-    training = network.training
-    outputs: np.ndarray | None = None
-    # While it is on another device, or in another mode, it is lent to one thread.
-    with _lending if home != device or training else nullcontext():
-        network.to(device).eval()
-        try:
-            dtype = next(network.parameters()).dtype
-            with frozen_pass(device), training_kernels_for(device, dtype) or nullcontext():
-                for places, given in run_in_parts(getattr(network, part), rows, device, dtype):
-                    made = given.double().cpu().numpy()
-                    if outputs is None:
-                        outputs = np.empty((len(rows), made.shape[1]))
-                    outputs[places] = made
-        finally:
-            network.to(home).train(training)
-            if home != device:
-                free_memory(device)
-    assert outputs is not None  # rows are never empty
-    return outputs
 
 
 def _network(
@@ -322,6 +177,7 @@ def _try_few(
     ):
         if values is not None:
             with about(name):
+                preparation.digests(values)  # files are opened, which shows those that are none
                 cut.embed(preparation, values[:1], plan.run)
     if done:
         return
@@ -345,10 +201,26 @@ def _start(network: TunableNetwork, rows: NetworkRows, training: Examples, targe
             return False  # what follows is the same training
         return _train_head_alone(network.head, scaled, training, targets, plan)
     codes = targets.probe_codes(training.codes)
-    probe = fit_probe(scaled, codes, training.weights, targets.kind, _n_classes(targets))
+    probe = fit_probe(scaled, codes, training.weights, targets.kind, targets.n_classes)
     network.head_penalty = torch.tensor(probe.penalty)
     start_from_probe(network.head, probe)
     return False
+
+
+def _held_out(cut: Cut, rows: NetworkRows, validation: Examples, targets: Targets, plan: Plan) -> Labelled:
+    """Make validation rows ready; what they keep in memory counts beside what `rows` keep."""
+    with about("X_val"):
+        seen = NetworkRows(cut, rows.preparation, validation.values, plan.run, beside=rows)
+    return Labelled(seen, targets.tensor(validation.codes), torch.from_numpy(validation.weights))
+
+
+def _stability(network: TunableNetwork, rows: NetworkRows, plan: Plan) -> StabilityObserver | None:
+    """Return what keeps the stability record, where one is asked for."""
+    if plan.stability_every is None:
+        return None
+    places = stable_places(len(rows), _ROWS_TO_WATCH, plan.settings.seed)
+    score = None if plan.source is None else _source_score(network, rows.preparation, plan)
+    return StabilityObserver(network, rows.plain(), places, plan.settings, plan.stability_every, score)
 
 
 def _add_hints(network: TunableNetwork, rows: NetworkRows, training: Examples, targets: Targets, plan: Plan) -> None:
@@ -356,7 +228,7 @@ def _add_hints(network: TunableNetwork, rows: NetworkRows, training: Examples, t
     with preserved_generators(seed=plan.settings.seed):
         projection = network.add_hints(targets.n_hints)
     if plan.head_init == "probe":
-        scaled = _scaled(network, rows, training, plan)
+        scaled = scaled_embeddings(network, rows, training, plan)
         start_from_probe(projection, fit_probe(scaled, targets.hints(training.codes), training.weights, "numbers"))
 
 
@@ -439,101 +311,6 @@ def _nothing_trained(
     }
 
 
-def _n_classes(targets: Targets) -> int | None:
-    return max(2, targets.n_outputs) if targets.kind == "classes" else None
-
-
-def _restraint(
-    network: TunableNetwork, targets: Targets, plan: Plan, earlier: TunableNetwork | None, *, validates: bool
-) -> float:
-    """Return what the penalty of the probe is multiplied by while a network is tuned under it."""
-    if not network.head_penalty or not plan.rates.ratio or network.cut.all_frozen or targets.kind == "numbers":
-        return 1.0
-    if earlier is None or validates:
-        return _RESTRAINT
-    # Going on without anything that judges: a head with nothing beside it may be the whole probe.
-    return 1.0 if earlier.rest_weight is None or not earlier.rest_weight.any() else _RESTRAINT
-
-
-class _Restraint(Bystander):
-    """Trains under a more strongly penalised probe, once the one that training starts from was judged.
-
-    Where no validation rows let the start compete, what the two differ by is left out of the scores in training alone, so that
-    a network that does not move stays the probe.
-    """
-
-    def __init__(
-        self,
-        network: TunableNetwork,
-        rows: NetworkRows,
-        training: Examples,
-        targets: Targets,
-        plan: Plan,
-        factor: float,
-        *,
-        validates: bool,
-    ):
-        self.network = network
-        codes, n_classes = targets.probe_codes(training.codes), _n_classes(targets)
-        penalty = factor * float(network.head_penalty)
-        scaled = _scaled(network, rows, training, plan)
-        self.held = probe_at(penalty, scaled, codes, training.weights, targets.kind, n_classes)
-        if not validates:
-            # There from the start on, where it is nothing, so that it is kept and brought back with the weights of an epoch.
-            nothing = torch.zeros_like(network.head.weight), torch.zeros_like(network.head.bias)  # type: ignore[arg-type]
-            network.hold_back(*nothing)
-
-    def on_start(self, n_epochs: int) -> None:
-        head: nn.Linear = self.network.head  # type: ignore[assignment]
-        probe = head.weight.detach().clone(), head.bias.detach().clone()
-        start_from_probe(head, self.held)
-        if self.network.rest_weight is not None:
-            self.network.hold_back(probe[0] - head.weight.detach(), probe[1] - head.bias.detach())
-
-
-def _scaled(network: TunableNetwork, rows: NetworkRows, training: Examples, plan: Plan) -> np.ndarray:
-    """Return the scaled embeddings of the network as it starts."""
-    cut = network.cut
-    vectors = rows.vectors if rows.vectors is not None else cut.embed(rows.preparation, training.values, plan.run)
-    return Scaling(network.center.double().numpy(), float(network.scale)).apply(vectors)
-
-
-def _judge(targets: Targets) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], float]:
-    """Return the loss at the scale of scores at which it is lowest: a restrained head is not as sure as it may be."""
-
-    def judge(outputs: torch.Tensor, codes: torch.Tensor, weights: torch.Tensor) -> float:
-        return best_scale(targets.loss, outputs, codes, weights, targets.n_outputs)[1]
-
-    return judge
-
-
-def _settle(
-    network: TunableNetwork,
-    data: Labelled,
-    targets: Targets,
-    plan: Plan,
-    penalty: float = 0.0,
-    most: float | None = None,
-) -> None:
-    """Let scores be as sure as validation rows, or the penalty that cross-validation chose, allow.
-
-    What training rows say of that flatters, so with them the head becomes no larger than the probe was, which is `most`. A
-    probe under a network that has not moved stays as it is: its size is the best one already.
-    """
-    outputs = torch.from_numpy(run_network(network, data.rows, plan.settings.device))  # type: ignore[arg-type]
-    size = _size(network)
-    scale, _ = best_scale(targets.loss, outputs, data.targets, data.weights, targets.n_outputs, 0.5 * penalty * size**2)
-    if most is not None:
-        scale = min(scale, max(1.0, most / size)) if size else 1.0
-    network.scale_scores(scale)
-
-
-def _size(network: TunableNetwork) -> float:
-    """Return the norm of the weights that scores are made with, where the head is a probe."""
-    weight: torch.Tensor = network.head.weight.detach().double()  # type: ignore[operator]
-    return float((weight if network.rest_weight is None else weight + network.rest_weight.double()).norm())
-
-
 def _rates(network: TunableNetwork, plan: Plan) -> StageRates:
     """Return the learning rates: a head that has learned already moves no faster than the stage below it.
 
@@ -578,7 +355,8 @@ def _source_score(network: TunableNetwork, preparation: Preparation, plan: Plan)
     """Accuracy on half of the source's rows of a linear model of the other half's pretrained embeddings."""
     assert plan.source is not None
     values, labels = plan.source
-    rows = NetworkRows(network.cut, preparation, values, plan.run)
+    with about("source_probe"):
+        rows = NetworkRows(network.cut, preparation, values, plan.run)
 
     def embeddings() -> np.ndarray:
         return run_network(network, rows, next(network.parameters()).device, "embed")

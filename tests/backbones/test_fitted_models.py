@@ -250,5 +250,7 @@ def test_what_needs_a_network_says_that_a_model_has_none(table):
     X, y = table
     extractor = PretrainedFeatureExtractor(TREES[2].fit(X, y)).fit(X)
     for given in (TREES[2], FrozenEstimator(TREES[2]), extractor):
-        with pytest.raises(TypeError, match="fitted scikit-learn model.*has no network.*PretrainedFeatureExtractor"):
+        with pytest.raises(
+            TypeError, match="scikit-learn model, .*no network that can be tuned.*PretrainedFeatureExtractor"
+        ):
             load_backbone(given)

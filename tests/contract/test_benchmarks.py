@@ -193,9 +193,9 @@ def test_fine_tuning_is_evaluated_next_to_the_other_ways(data, tmp_path, capsys)
 
 def test_the_defaults_are_calibrated_setting_by_setting(data, tmp_path, capsys):
     from benchmarks import calibrate_fine_tuning
-    from sktransfer.training import tuning
+    from sktransfer.training import restraint
 
-    path, before = tmp_path / "result.json", tuning._RESTRAINT
+    path, before = tmp_path / "result.json", restraint.FACTOR
     arguments = ["--data", str(data), "--task", "heart-cleveland-va-50", "--seeds", "1", "--json", str(path)]
     names = ["defaults", "max_epochs 40", "restraint 1", "restraint 30"]
     chosen = [part for name in names for part in ("--set", name)]
@@ -203,7 +203,7 @@ def test_the_defaults_are_calibrated_setting_by_setting(data, tmp_path, capsys):
     found = json.loads(path.read_text())["tasks"]["heart-cleveland-va-50"]
     assert set(found) == {"probe", *names} and 0 < found["probe"] < 1
     assert found["restraint 1"] != found["restraint 30"]
-    assert tuning._RESTRAINT == before
+    assert restraint.FACTOR == before
     assert "worst" in capsys.readouterr().out
 
 

@@ -71,6 +71,61 @@ def test_the_head_starts_as_the_probe_of_scaled_embeddings(backbone, table):
         assert min(np.abs(probe.predict_proba(vectors) - shares).max() for probe in probes) < 1e-3
 
 
+class Loop(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(6, 6)
+
+    def forward(self, rows):
+        for _ in range(3):
+            rows = torch.tanh(self.layer(rows))
+        return rows
+
+
+class Bare(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(6, 7))
+
+    def forward(self, rows):
+        return rows @ self.weight
+
+
+@pytest.mark.parametrize("network", [lambda: nn.Linear(6, 7), Loop, Bare], ids=["layer", "loop", "bare"])
+def test_a_network_without_blocks_is_one_stage(table, network):
+    X, y = table
+    module = seeded(network)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    tuned, frozen = (
+        quick(module, modality="table", freeze_depth=depth, stability_every=1).fit(X, y) for depth in (0, "all")
+    )
+    for model, share in ((tuned, 1), (frozen, 0)):
+        (stage,) = model.stages_
+        assert stage.name == type(module).__name__ and stage.frozen == (share == 0)
+        assert stage.n_parameters == sum(one.numel() for one in module.parameters())
+        moved = any(
+            (value != before[name]).any() for name, value in model._tuned_backbone().snapshot().state_dict().items()
+        )
+        assert moved == (share == 1)
+    assert tuned.n_epochs_ == 3 and tuned.stability_.weight_change[-1, 0] > 0
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(tuned)).predict_proba(X), tuned.predict_proba(X))
+    again = quick(tuned, freeze_depth=0, max_epochs=0).fit(X, y)
+    np.testing.assert_allclose(again.transform(X), tuned.transform(X), atol=1e-6)
+    assert all((value == before[name]).all() for name, value in module.state_dict().items())
+
+
+def test_another_default_type_of_torch(table):
+    X, y = table
+    images = np.random.default_rng(0).integers(0, 256, (6, 16, 16, 3)).astype(np.uint8)
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        assert FineTunedClassifier(max_epochs=1).fit(X, y).predict_proba(X).shape == (60, 3)
+        assert FineTunedClassifier("image-resnet", max_epochs=1).fit(images, [0, 1] * 3).predict(images).shape == (6,)
+    finally:
+        torch.set_default_dtype(before)
+
+
 def test_a_probe_on_a_frozen_network_stays_where_it_is(backbone, table):
     X, y = table
     before = quick(backbone, freeze_depth="all").fit(X, y).predict_proba(X)
