@@ -488,6 +488,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--task", action="append", metavar="NAME", help="a task, or how the names of several begin")
     parser.add_argument("--way", action="append", choices=WAYS, help="only these ways")
     parser.add_argument("--seeds", type=int, help="seeds of each task, instead of its own number")
+    parser.add_argument("--first-seed", type=int, default=0, help="to run the seeds of a task in several processes")
     parser.add_argument("--set", action="append", type=setting, default=[], metavar="NAME=VALUE", help="for tuned")
     parser.add_argument("--scratch-epochs", type=int, default=SOURCE_EPOCHS)
     parser.add_argument("--scratch-rate", type=float, default=1e-3)
@@ -503,7 +504,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = [way for way in options.way or WAYS if task.same_classes or way not in ("source", "logistic")]
         scores = {way: Scores() for way in chosen}
         results[name] = {"protocol": task.protocol, "scoring": task.scoring}
-        for seed in range(options.seeds or task.n_seeds):
+        for seed in range(options.first_seed, options.first_seed + (options.seeds or task.n_seeds)):
             for way in chosen:
                 run_way(way, task, seed, options, scores[way])
                 found = f"{scores[way].scores[-1]:.4f}, {scores[way].seconds[-1]:.0f} s a fit"

@@ -177,6 +177,11 @@ class StabilityObserver(Bystander):
         if self.monitor is not None and epoch % self.every:
             self.monitor.record(epoch)
 
+    def measure_again(self) -> None:
+        """Record the end as it is now, with the network in eval mode, if training got as far as an end."""
+        if self.monitor is not None and self.monitor.last_epoch:
+            self.monitor.measure_again()
+
     def result(self) -> StabilityRecord | None:
         """Return the record, None where training was interrupted before it began."""
         return None if self.monitor is None else self.monitor.result()

@@ -138,6 +138,31 @@ class StabilityMonitor:
         ValueError
             If the stages with a representation are not those of the start, or their rows are other ones.
         """
+        changes, similarities, forgetting = self._measure()
+        row = (epoch, changes, self._mean_gradient_norms(), similarities, forgetting)
+        self._squared_norms = self._n_steps = None
+        # In one piece, so that an interrupt leaves whole records.
+        self._records.append(row)
+
+    @property
+    def last_epoch(self) -> int:
+        """Epoch of the last record."""
+        return self._records[-1][0]
+
+    def measure_again(self) -> None:
+        """Measure the last record again, but for its gradients: the weights were changed since, by other means than a step.
+
+        Raises
+        ------
+        ValueError
+            As `record`.
+        """
+        epoch, _, gradient_norms, _, _ = self._records[-1]
+        changes, similarities, forgetting = self._measure()
+        self._records[-1] = (epoch, changes, gradient_norms, similarities, forgetting)
+
+    def _measure(self) -> tuple[list[float], list[float], float]:
+        """Return changes of weights and similarities of representations by stage, and what is forgotten."""
         with torch.no_grad():
             representations = self._representations()
             score = float(self._source_score()) if self._source_score is not None else math.nan
@@ -146,16 +171,8 @@ class StabilityMonitor:
                 f"Representations must come for the same stages each time: at the start for "
                 f"{sorted(self._start_representations)}, now for {sorted(representations)}."
             )
-        row = (
-            epoch,
-            [self._weight_change(stage) for stage in self._parameters],
-            self._mean_gradient_norms(),
-            [self._similarity(stage, representations) for stage in self._parameters],
-            self._start_score - score,
-        )
-        self._squared_norms = self._n_steps = None
-        # In one piece, so that an interrupt leaves whole records.
-        self._records.append(row)
+        changes = [self._weight_change(stage) for stage in self._parameters]
+        return changes, [self._similarity(stage, representations) for stage in self._parameters], self._start_score - score
 
     def result(self) -> StabilityRecord:
         """Return what was recorded so far.

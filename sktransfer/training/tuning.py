@@ -18,6 +18,7 @@ from sktransfer.losses.l2_sp import l2_sp_penalty
 from sktransfer.runtime.seeding import preserved_generators
 from sktransfer.training.cut import Cut, cut_at
 from sktransfer.training.heads import make_head, start_from_probe
+from sktransfer.training.interpolation import SHARE, Start, goes_back
 from sktransfer.training.loop import Labelled, Observer, evaluate, train
 from sktransfer.training.observers import GradualUnfreezing, StabilityObserver, stable_places
 from sktransfer.training.plan import Examples, Plan
@@ -112,6 +113,9 @@ def tune(
     restraint = restraint_for(network, targets, plan, earlier, validates=held_out is not None)
     stability = _stability(network, rows, plan)
     observers: list[Any] = [*watch(network), *([] if stability is None else [stability])]
+    start = Start(network) if goes_back(network, targets, plan, validates=held_out is not None) else None
+    if start is not None:
+        observers.insert(0, start)
     if restraint != 1 and earlier is None:
         observers.insert(
             0, Restraint(network, rows, training, targets, plan, restraint, validates=held_out is not None)
@@ -137,6 +141,8 @@ def tune(
         for observer in observers:
             observer.close()
         network.drop_hints()
+    if start is not None and start.approach(SHARE) and stability is not None:
+        stability.measure_again()
     if restraint != 1 and not result.history[0]["best"]:
         let_go(network, data, held_out, targets, plan, most=size)
     record = None if stability is None else stability.result()

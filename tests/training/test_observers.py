@@ -13,6 +13,7 @@ from support.networks import seeded
 from torch import nn
 
 from sktransfer import FineTunedClassifier, ModuleBackbone
+from sktransfer.training import tuning
 
 
 def make_module():
@@ -123,7 +124,7 @@ def test_the_stability_record(model, table):
     np.testing.assert_array_equal(record.weight_change[:, 0], 0)
     np.testing.assert_array_equal(record.gradient_norm[:, 0], 0)
     assert (record.weight_change[1:, 1:] > 0).all()
-    assert (np.diff(record.weight_change[:, 2]) > 0).all()
+    assert (np.diff(record.weight_change[:-1, 2]) > 0).all()
     assert (record.gradient_norm[1:, 1:] > 0).all()
     assert ((record.cka[1:, 1:] > 0) & (record.cka[1:, 1:] <= 1 + 1e-9)).all()
     assert record.cka[-1, 2] < 1
@@ -133,6 +134,18 @@ def test_the_stability_record(model, table):
     plain = clone(model).set_params(stability_every=None, source_probe=None).fit(X, y)
     assert plain.stability_ is None
     np.testing.assert_array_equal(plain.predict_proba(X), model.predict_proba(X))
+
+
+def test_the_last_record_is_of_the_weights_that_are_kept(model, table, monkeypatch):
+    model.set_params(stability_every=1, learning_rate=0.01, source_probe=table)
+    halfway = model.fit(*table).stability_
+    monkeypatch.setattr(tuning, "SHARE", 1.0)
+    whole = clone(model).fit(*table).stability_
+    for name in ("weight_change", "gradient_norm", "cka", "forgetting"):
+        np.testing.assert_allclose(getattr(halfway, name)[:-1], getattr(whole, name)[:-1], rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(halfway.weight_change[-1], whole.weight_change[-1] / 2, rtol=1e-4)
+    np.testing.assert_allclose(halfway.gradient_norm[-1], whole.gradient_norm[-1], rtol=1e-5)
+    assert halfway.cka[-1, 2] > whole.cka[-1, 2]
 
 
 def test_the_stability_record_of_gradual_unfreezing(model, table):

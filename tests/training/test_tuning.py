@@ -5,11 +5,12 @@ import pickle
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
 from sklearn.datasets import make_classification
 from support.networks import seeded
 from torch import nn
 
-from sktransfer import FineTunedClassifier, ModuleBackbone
+from sktransfer import FineTunedClassifier, FineTunedRegressor, ModuleBackbone
 from sktransfer.training import tuning
 from sktransfer.training.tunable import TunableNetwork
 
@@ -133,6 +134,67 @@ def test_a_probe_on_a_frozen_network_stays_where_it_is(backbone, table):
     slow = {"freeze_depth": -1, "backbone_lr_ratio": 0.0, "batch_size": len(X), "max_epochs": 50}
     after = quick(backbone, learning_rate=1e-3, warmup_ratio=0.0, **slow).fit(X, y)
     np.testing.assert_allclose(after.predict_proba(X), before, atol=5e-3)
+
+
+def weights_of(model):
+    network = model._network
+    return {name: value.clone() for name, value in network.named_parameters() if "head" not in name}
+
+
+@pytest.mark.parametrize("kind", ["classes", "labels", "numbers", "mlp"])
+def test_without_validation_rows_half_of_the_way_is_kept(backbone, table, monkeypatch, kind):
+    X, y = table
+    estimator = FineTunedRegressor if kind == "numbers" else FineTunedClassifier
+    y = {"labels": np.column_stack([y > 0, y > 1]).astype(int), "numbers": X[:, :2] @ [1.0, -2.0]}.get(kind, y)
+    settings = {"freeze_depth": 1, "random_state": 0, "head": "mlp" if kind == "mlp" else "linear"}
+
+    def fitted(**parameters):
+        return estimator(backbone, **{**settings, "max_epochs": 6, **parameters}).fit(X, y)
+
+    start, half = weights_of(fitted(max_epochs=0)), weights_of(fitted())
+    monkeypatch.setattr(tuning, "SHARE", 1.0)
+    end = weights_of(fitted())
+    assert any((end[name] != start[name]).any() for name in end)
+    for name, value in half.items():
+        torch.testing.assert_close(value, (start[name] + end[name]) / 2)
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{"head_init": "random"}, {"early_stopping": True}, {"backbone": None, "modality": "table"}],
+    ids=["random head", "validation rows", "untrained network"],
+)
+def test_when_all_of_the_way_is_kept(backbone, table, monkeypatch, parameters):
+    model = quick(**{"backbone": backbone, **parameters}).fit(*table)
+    monkeypatch.setattr(tuning, "SHARE", 0.3)
+    other = clone(model).fit(*table)
+    np.testing.assert_array_equal(other.predict_proba(table[0]), model.predict_proba(table[0]))
+
+
+def test_stages_that_open_late_go_back_too(backbone, table, monkeypatch):
+    settings = {"freeze_depth": 0, "unfreeze_every": 1, "learning_rate": 0.01}
+    start, half = (weights_of(quick(backbone, **settings, max_epochs=n).fit(*table)) for n in (0, 3))
+    monkeypatch.setattr(tuning, "SHARE", 1.0)
+    end = weights_of(quick(backbone, **settings).fit(*table))
+    assert all((end[name] != start[name]).any() for name in end)
+    for name, value in half.items():
+        torch.testing.assert_close(value, (start[name] + end[name]) / 2)
+
+
+def test_statistics_that_move_go_back_too(table, monkeypatch):
+    module = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5))
+    module[1].running_mean.fill_(1.0)
+    settings = {"modality": "table", "freeze_depth": 0, "freeze_batch_norm": False}
+
+    def mean(n_epochs):
+        model = quick(module, **settings, max_epochs=n_epochs).fit(*table)
+        return model._tuned_backbone().snapshot()[1].running_mean
+
+    start, half = mean(0), mean(3)
+    monkeypatch.setattr(tuning, "SHARE", 1.0)
+    end = mean(3)
+    assert not torch.equal(start, end)
+    torch.testing.assert_close(half, (start + end) / 2)
 
 
 def test_a_random_head_starts_near_even(backbone, table):

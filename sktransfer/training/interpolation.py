@@ -1,0 +1,73 @@
+"""Weights between where training starts and where it ends, for when no rows tell which of the two is better."""
+
+from __future__ import annotations
+
+import torch
+
+from sktransfer.training.observers import Bystander
+from sktransfer.training.plan import Plan
+from sktransfer.training.targets import Targets
+from sktransfer.training.tunable import TunableNetwork
+
+# Share of the way from the start to the end.
+SHARE = 0.5
+
+
+def goes_back(network: TunableNetwork, targets: Targets, plan: Plan, *, validates: bool) -> bool:
+    """Whether the weights that training ends with are moved back towards where it started.
+
+    A start worth going back to is a pretrained network under a head that is a solution for it. A teacher's answers say more
+    than labels do, and are not learned by heart.
+    """
+    return (
+        not validates
+        and plan.head_init == "probe"
+        and targets.solved_by_probe
+        and bool(plan.rates.ratio)
+        and not network.cut.all_frozen
+    )
+
+
+class Start(Bystander):
+    """Remembers the weights that training starts from.
+
+    Parameters
+    ----------
+    network : TunableNetwork
+        What is trained.
+
+    Notes
+    -----
+    Wortsman et al. 2022, "Robust fine-tuning of zero-shot models", arXiv:2109.01903: networks between the pretrained and the
+    tuned one are often better than either, on the target's data and on others.
+    """
+
+    def __init__(self, network: TunableNetwork):
+        self.network = network
+        self._weights: list[torch.Tensor] = []
+
+    def on_start(self, n_epochs: int) -> None:
+        """Remember them."""
+        self._weights = [one.detach().to("cpu", copy=True) for one in self._trained()]
+
+    def approach(self, share: float) -> bool:
+        """Go back to where only a share of the way has been gone, and say whether there was any way.
+
+        Parameters
+        ----------
+        share : float
+            0 for the start, 1 for where the weights are now.
+        """
+        if not self._weights:  # interrupted before training began
+            return False
+        with torch.no_grad():
+            for now, start in zip(self._trained(), self._weights, strict=True):
+                now.copy_(torch.lerp(start.to(now.device, now.dtype), now, share))
+        return True
+
+    def _trained(self) -> list[torch.Tensor]:
+        """Return weights that training may change, also those of stages that open late, and statistics that it moves."""
+        network = self.network
+        of_stages = [one for place, of in network.stage_parameters.items() if place >= network.cut.depth for one in of]
+        statistics = [one for one in network.buffers() if one.is_floating_point()]
+        return [*network.head.parameters(), *of_stages, *statistics]
