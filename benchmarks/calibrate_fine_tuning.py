@@ -1,4 +1,4 @@
-"""Choose the defaults of fine-tuning on the tasks of `evaluate_fine_tuning`: rates, depth, and how far the head is held.
+"""Choose the defaults of fine-tuning on the tasks of `evaluate_fine_tuning`: rates, depth, how far it is held back.
 
     python -m benchmarks.calibrate_fine_tuning --data ../shared/data --json calibration.json
     python -m benchmarks.calibrate_fine_tuning --data ../shared/data --task series --seeds 1
@@ -6,7 +6,8 @@
 
 Prints, for each setting, what it gains over the frozen probe on each task, the mean over tasks, and the largest loss. A
 setting is the defaults but for what its name says; ``--set`` takes names or how they begin. "restraint" is what the probe's
-penalty is multiplied by while the network under it is tuned. The seeds are not those of the evaluation: they choose other
+penalty is multiplied by while the network under it is tuned, "share" how much of the way from start to end is kept where
+there are no validation rows. The seeds are not those of the evaluation: they choose other
 target rows, or another order of them where the split is official.
 """
 
@@ -15,6 +16,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 from unittest.mock import patch
 
@@ -24,7 +26,7 @@ from sklearn.metrics import get_scorer
 from benchmarks.evaluate_fine_tuning import NAIVE, Task, all_tasks
 from benchmarks.report import begin, choose, make_parser, write_evaluation
 from sktransfer import FineTunedClassifier
-from sktransfer.training import restraint
+from sktransfer.training import interpolation, restraint
 
 FIRST_SEED = 100
 RATES, RATIOS = (3e-4, 1e-3, 3e-3), (0.03, 0.1, 0.3, 1.0)
@@ -33,7 +35,10 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     "layer_decay": (1.0,),
     "max_epochs": (10, 40),
     "restraint": (1.0, 3.0, 30.0),
+    "share": (0.25, 0.75, 1.0),
 }
+# Not parameters of the estimators.
+CONSTANTS = {"restraint": (restraint, "FACTOR"), "share": (interpolation, "SHARE")}
 # Photographs and 77 intents take minutes a fit.
 CHEAP = ("series", "heart", "adult", "digits")
 
@@ -51,7 +56,7 @@ def settings() -> dict[str, dict[str, Any]]:
 
 def make_model(setting: dict[str, Any], **parameters: Any) -> FineTunedClassifier:
     """Return the estimator of a setting."""
-    own = {name: value for name, value in setting.items() if name != "restraint"}
+    own = {name: value for name, value in setting.items() if name not in CONSTANTS}
     return FineTunedClassifier(**{**parameters, **own})
 
 
@@ -63,7 +68,9 @@ def gains(task: Task, tried: dict[str, dict[str, Any]], n_seeds: int, device: st
         for split in task.splits(seed):
             for name, setting in tried.items():
                 model = make_model(setting, **task.start(seed), random_state=seed, device=device)
-                with patch.object(restraint, "FACTOR", setting.get("restraint", restraint.FACTOR)):
+                with ExitStack() as changed:
+                    for constant in setting.keys() & CONSTANTS.keys():
+                        changed.enter_context(patch.object(*CONSTANTS[constant], setting[constant]))
                     model.fit(split.X, split.y)
                 found[name].append(float(score(model, split.X_test, split.y_test)))
     means = {name: float(np.mean(scores)) for name, scores in found.items()}

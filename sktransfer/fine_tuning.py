@@ -28,8 +28,8 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
 
     The stages of the network before `freeze_depth` stay as they are, and what they give is computed once for each row, whatever
     the number of epochs, folds and candidates of a search. A copy of the others is trained together with a head. Defaults are
-    careful: the head starts from a probe, the network moves slowly and its lower stages more slowly, and where there are
-    validation rows the start competes with every epoch.
+    careful: the head starts from a probe, the network moves slowly and its lower stages more slowly, where there are
+    validation rows the start competes with every epoch, and where there are none only half of the way is kept.
 
     Parameters
     ----------
@@ -97,7 +97,8 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         Norm to which the gradient of a step is cut.
     early_stopping : "auto" or bool, default="auto"
         Whether validation rows choose the epoch that is kept, the start among them. ``"auto"`` does so with `X_val`, or with
-        1,000 rows or more and enough of each class; otherwise the whole schedule is trained on all rows.
+        1,000 rows or more and enough of each class; otherwise the whole schedule is trained on all rows, and under a head that
+        starts as a probe the weights half way between its start and its end are kept.
     validation_fraction : float or int, default=0.1
         Share or number of the rows that are held back for that where there is no `X_val`, in the same mix of classes.
     n_iter_no_change : int or None, default=5
@@ -143,7 +144,8 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         Kind of row seen in `fit`.
     history_ : list of dict
         One entry for each epoch, 0 for the start: ``epoch``, ``train_loss`` and ``valid_loss`` (None where there is none),
-        ``learning_rate`` (of the head, at the end of the epoch), ``seconds``, ``best`` (whether its weights are the ones kept).
+        ``learning_rate`` (of the head, at the end of the epoch), ``seconds``, ``best`` (whether its weights are the ones kept;
+        without validation rows, under a head that starts as a probe, half of the way from the start to them is).
         Under a head that starts as a probe, ``valid_loss`` is that of scores at the factor that suits them best.
     n_epochs_ : int
         Epochs that ran.
@@ -166,7 +168,8 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
     Notes
     -----
     The head starting from a probe: Kumar et al. 2022, arXiv:2202.10054. Discriminative rates and gradual unfreezing: Howard and
-    Ruder 2018, arXiv:1801.06146. L2-SP: Li et al. 2018, arXiv:1802.01483.
+    Ruder 2018, arXiv:1801.06146. L2-SP: Li et al. 2018, arXiv:1802.01483. Weights between start and end: Wortsman et al. 2022,
+    arXiv:2109.01903.
 
     Examples
     --------
@@ -580,7 +583,8 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         Kind of row seen in `fit`.
     history_ : list of dict
         One entry for each epoch, 0 for the start: ``epoch``, ``train_loss`` and ``valid_loss`` (None where there is none),
-        ``learning_rate`` (of the head, at the end of the epoch), ``seconds``, ``best`` (whether its weights are the ones kept).
+        ``learning_rate`` (of the head, at the end of the epoch), ``seconds``, ``best`` (whether its weights are the ones kept;
+        without validation rows, under a head that starts as a probe, half of the way from the start to them is).
     n_epochs_ : int
         Epochs that ran.
     stages_ : tuple of StageInfo

@@ -510,7 +510,8 @@ class Backbone:
 
 
 def _frozen(module: nn.Module) -> nn.Module:
-    return module.eval().requires_grad_(False).float()  # whatever torch's default type is
+    # float32 whatever torch's default type is, or it was trained in: the precision of a pass is chosen by the estimator.
+    return module.eval().requires_grad_(False).float()
 
 
 @contextmanager

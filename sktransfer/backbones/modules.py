@@ -146,8 +146,7 @@ class ModuleBackbone:
             parameters = sum(parameter.numel() for parameter in self.module.parameters())
             return Backbone(
                 card=Card(self.name, self.modality, parameters=parameters),
-                # float32 whatever it was trained in: the precision of a pass is chosen by the estimator.
-                network=snapshot(self.module).float(),
+                network=snapshot(self.module),
                 preparation=preparation,
                 fingerprint=identity,
                 pooling=self.pooling,

@@ -12,8 +12,7 @@ import copy
 import dataclasses
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,6 +21,7 @@ from torch import nn
 
 from sktransfer.backbones.stages import Stage
 from sktransfer.backbones.trace import evaluating, tensors_in, tensors_with_paths
+from sktransfer.runtime.device import is_out_of_memory
 
 Auxiliary = Literal["zeros", "recompute"]
 
@@ -344,17 +344,32 @@ class _Feed(threading.local):
     """The activation that the stand-ins of one suffix return; each thread has its own."""
 
     activation: torch.Tensor | None = None
+    dense = False
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return _Feed, ()
 
-    @contextmanager
-    def holding(self, activation: torch.Tensor | None) -> Iterator[None]:
+    def run(self, activation: torch.Tensor | None, call: Callable[[], Any]) -> Any:
+        """Call something that runs the suffix, while its stand-ins return the activation.
+
+        What comes before it is zeros, which take no memory unless an operation refuses them so, as those in place do.
+        """
         self.activation = activation
         try:
-            yield
+            return call()
+        except RuntimeError as error:
+            if self.dense or activation is None or is_out_of_memory(error):
+                raise
         finally:
             self.activation = None
+        self.dense = True
+        return self.run(activation, call)
+
+    def zeros(self, sizes: Sequence[int], like: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Return zeros on the device of another tensor."""
+        if self.dense:
+            return torch.zeros(sizes, dtype=dtype, device=like.device)
+        return torch.zeros((), dtype=dtype, device=like.device).expand(sizes)
 
 
 class _Original:
@@ -405,7 +420,7 @@ class StandIn(nn.Module):
             if computed and leaf.index > 0:
                 return computed[leaf.index]
             sizes = leaf.sizes(next(iter(given.values()), None), activation)
-            return torch.zeros(sizes, dtype=leaf.dtype, device=activation.device)
+            return self.feed.zeros(sizes, activation, leaf.dtype)
 
         return map_structure(self.template, fill, (_Main, _Input, _Slot))
 
@@ -430,5 +445,4 @@ class _Suffix(nn.Module):
         self.feed = feed
 
     def forward(self, activation: torch.Tensor | None, *args: Any, **kwargs: Any) -> Any:
-        with self.feed.holding(activation):
-            return self.network(*args, **kwargs)
+        return self.feed.run(activation, lambda: self.network(*args, **kwargs))

@@ -50,19 +50,13 @@ class Start(Bystander):
         """Remember them."""
         self._weights = [one.detach().to("cpu", copy=True) for one in self._trained()]
 
-    def approach(self, share: float) -> bool:
-        """Go back to where only a share of the way has been gone, and say whether there was any way.
-
-        Parameters
-        ----------
-        share : float
-            0 for the start, 1 for where the weights are now.
-        """
-        if not self._weights:  # interrupted before training began
+    def go_back(self) -> bool:
+        """Go back to where only a share of the way had been gone, and say whether training got as far as to begin."""
+        if not self._weights:
             return False
         with torch.no_grad():
             for now, start in zip(self._trained(), self._weights, strict=True):
-                now.copy_(torch.lerp(start.to(now.device, now.dtype), now, share))
+                now.copy_(torch.lerp(start.to(now.device, now.dtype), now, SHARE))
         return True
 
     def _trained(self) -> list[torch.Tensor]:

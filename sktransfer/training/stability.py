@@ -172,7 +172,11 @@ class StabilityMonitor:
                 f"{sorted(self._start_representations)}, now for {sorted(representations)}."
             )
         changes = [self._weight_change(stage) for stage in self._parameters]
-        return changes, [self._similarity(stage, representations) for stage in self._parameters], self._start_score - score
+        return (
+            changes,
+            [self._similarity(stage, representations) for stage in self._parameters],
+            self._start_score - score,
+        )
 
     def result(self) -> StabilityRecord:
         """Return what was recorded so far.

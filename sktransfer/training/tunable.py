@@ -178,8 +178,9 @@ class TunableNetwork(nn.Module):
         else:
             trained = [layer for layer in layers if layer not in self.cut.frozen_layers]
             boundaries = [backbone.stages[layer].modules[-1] for layer in trained]
-            with explained(backbone.name, inputs), self.suffix.feed.holding(activation):  # type: ignore[union-attr,operator]
-                outputs = outputs_of(self.suffix.network, boundaries, inputs)  # type: ignore[arg-type]
+            network, feed = self.suffix.network, self.suffix.feed
+            with explained(backbone.name, inputs):
+                outputs = feed.run(activation, lambda: outputs_of(network, boundaries, inputs))  # type: ignore[union-attr,operator,arg-type]
             modes = self.cut.pooling or backbone.layer_pooling
         return [pool(one, inputs.mask, modes, backbone.channels_last, backbone.time_last) for one in outputs]
 
@@ -246,8 +247,8 @@ class TunableNetwork(nn.Module):
             return {}
         backbone, depth = self.cut.backbone, self.cut.prefix_depth
         names = [stage.modules[-1] for stage in backbone.stages[depth:]]
-        with self.suffix.feed.holding(chunk.activation):  # type: ignore[union-attr,operator]
-            outputs = outputs_of(self.suffix.network, names, chunk.inputs)  # type: ignore[arg-type]
+        network, feed = self.suffix.network, self.suffix.feed
+        outputs = feed.run(chunk.activation, lambda: outputs_of(network, names, chunk.inputs))  # type: ignore[union-attr,operator,arg-type]
         pooled = [
             pool(one, chunk.inputs.mask, backbone.layer_pooling, backbone.channels_last, backbone.time_last)
             for one in outputs

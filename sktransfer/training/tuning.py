@@ -18,7 +18,7 @@ from sktransfer.losses.l2_sp import l2_sp_penalty
 from sktransfer.runtime.seeding import preserved_generators
 from sktransfer.training.cut import Cut, cut_at
 from sktransfer.training.heads import make_head, start_from_probe
-from sktransfer.training.interpolation import SHARE, Start, goes_back
+from sktransfer.training.interpolation import Start, goes_back
 from sktransfer.training.loop import Labelled, Observer, evaluate, train
 from sktransfer.training.observers import GradualUnfreezing, StabilityObserver, stable_places
 from sktransfer.training.plan import Examples, Plan
@@ -141,7 +141,7 @@ def tune(
         for observer in observers:
             observer.close()
         network.drop_hints()
-    if start is not None and start.approach(SHARE) and stability is not None:
+    if start is not None and start.go_back() and stability is not None:
         stability.measure_again()
     if restraint != 1 and not result.history[0]["best"]:
         let_go(network, data, held_out, targets, plan, most=size)

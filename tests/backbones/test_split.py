@@ -208,6 +208,53 @@ def test_in_place_relu_right_behind_the_cut_leaves_the_store_alone():
     assert torch.equal(activation, kept)
 
 
+class _InPlaceBetweenStages(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(3, 4), nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = F.relu_(self.first(x))
+        return self.third(F.relu_(self.second(x)))
+
+
+def test_what_comes_before_the_activation_takes_no_memory():
+    network, x = nn.Sequential(*[nn.Linear(64, 64) for _ in range(4)]), torch.randn(32, 64)
+    split = split_network(network, find_stages(network, (x,), {}), 3, (x,), {})
+    made = []
+    for name in ("0", "1"):
+        split.suffix.network.get_submodule(name).register_forward_hook(lambda module, args, output: made.append(output))
+    split.suffix(split.prefix(x), x)
+    assert [one.shape for one in made] == [(32, 64)] * 2
+    assert [one.untyped_storage().nbytes() for one in made] == [4, 4]
+    assert not any(one.any() for one in made)
+
+
+def test_in_place_operation_between_frozen_stages():
+    network, x = _InPlaceBetweenStages(), torch.randn(5, 3)
+    stages = resolve_stages(network, ["first", "second", "third"])
+    assert check_split(network, stages, 2, [((x,), {}), ((torch.randn(3, 3),), {})]).difference < 1e-6
+    split = split_network(network, stages, 2, (x,), {})
+    activation = split.prefix(x)
+    for _ in range(2):
+        torch.testing.assert_close(split.suffix(activation, x), network(x))
+    runs = []
+    split.suffix.network.third.register_forward_pre_hook(lambda module, args: runs.append(1))
+    split.suffix(activation, x)
+    assert len(runs) == 1, "once it is known that zeros have to be whole, nothing is run twice"
+
+
+def test_an_error_behind_the_cut_is_the_network_s_own():
+    def refuse(module, args):
+        raise RuntimeError("not today")
+
+    network, x = nn.Sequential(*[nn.Linear(3, 3) for _ in range(3)]), torch.randn(5, 3)
+    split = split_network(network, find_stages(network, (x,), {}), 2, (x,), {})
+    split.suffix.network[2].register_forward_pre_hook(refuse)
+    with pytest.raises(RuntimeError, match="not today"):
+        split.suffix(split.prefix(x), x)
+
+
 def test_training_the_suffix_leaves_the_network_alone():
     network, split, (args, kwargs) = _cut("t5", 2, auxiliary="recompute")
     before = copy.deepcopy(network.state_dict())

@@ -187,7 +187,7 @@ def test_a_held_file_costs_one_wait_and_one_warning(cache, monkeypatch):
             cache.check()
             assert cache.get_many(keys(5)) == [None] * 5
             store(cache, keys(5, 5))
-        assert 0.5 <= time.monotonic() - start < 2
+        assert 0.5 <= time.monotonic() - start < 4, "not one wait for each call"
     assert len(caught) == 1
     assert cache.get_many(keys(5)) == [None] * 5, "for a while it is left alone"
     monkeypatch.setattr(directory.time, "monotonic", lambda: start + 70)
@@ -207,7 +207,7 @@ def test_a_reader_that_stays_keeps_rows_from_being_stored_and_not_from_being_rea
         for _ in range(10):
             store(cache, keys(5, 5))
             assert assert_none_is_wrong(keys(10), cache.get_many(keys(10))) == 5
-        assert time.monotonic() - start < 2
+        assert time.monotonic() - start < 4, "not one wait for each call"
     assert len(caught) == 1
 
 
@@ -221,7 +221,7 @@ def test_threads_wait_for_a_held_file_once_in_all(cache, monkeypatch):
             thread.start()
         for thread in threads:
             thread.join()
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 5.5, "not one wait for each thread"
 
 
 def test_a_run_with_a_held_directory_gives_the_same_rows_without_delay(cache, monkeypatch):
@@ -231,7 +231,7 @@ def test_a_run_with_a_held_directory_gives_the_same_rows_without_delay(cache, mo
     with held_by_another(cache, None), pytest.warns(UserWarning, match="held by another process") as caught:
         start = time.monotonic()
         found = PretrainedFeatureExtractor(cache=cache.path, batch_size=50).fit(X).transform(X)
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 4.5, "not one wait for each batch"
     assert len(caught) == 1
     np.testing.assert_allclose(found, expected, atol=1e-6)
 

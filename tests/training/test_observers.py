@@ -13,7 +13,7 @@ from support.networks import seeded
 from torch import nn
 
 from sktransfer import FineTunedClassifier, ModuleBackbone
-from sktransfer.training import tuning
+from sktransfer.training import interpolation
 
 
 def make_module():
@@ -139,7 +139,7 @@ def test_the_stability_record(model, table):
 def test_the_last_record_is_of_the_weights_that_are_kept(model, table, monkeypatch):
     model.set_params(stability_every=1, learning_rate=0.01, source_probe=table)
     halfway = model.fit(*table).stability_
-    monkeypatch.setattr(tuning, "SHARE", 1.0)
+    monkeypatch.setattr(interpolation, "SHARE", 1.0)
     whole = clone(model).fit(*table).stability_
     for name in ("weight_change", "gradient_norm", "cka", "forgetting"):
         np.testing.assert_allclose(getattr(halfway, name)[:-1], getattr(whole, name)[:-1], rtol=1e-5, atol=1e-9)

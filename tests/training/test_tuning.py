@@ -11,7 +11,7 @@ from support.networks import seeded
 from torch import nn
 
 from sktransfer import FineTunedClassifier, FineTunedRegressor, ModuleBackbone
-from sktransfer.training import tuning
+from sktransfer.training import interpolation, tuning
 from sktransfer.training.tunable import TunableNetwork
 
 
@@ -152,7 +152,7 @@ def test_without_validation_rows_half_of_the_way_is_kept(backbone, table, monkey
         return estimator(backbone, **{**settings, "max_epochs": 6, **parameters}).fit(X, y)
 
     start, half = weights_of(fitted(max_epochs=0)), weights_of(fitted())
-    monkeypatch.setattr(tuning, "SHARE", 1.0)
+    monkeypatch.setattr(interpolation, "SHARE", 1.0)
     end = weights_of(fitted())
     assert any((end[name] != start[name]).any() for name in end)
     for name, value in half.items():
@@ -166,7 +166,7 @@ def test_without_validation_rows_half_of_the_way_is_kept(backbone, table, monkey
 )
 def test_when_all_of_the_way_is_kept(backbone, table, monkeypatch, parameters):
     model = quick(**{"backbone": backbone, **parameters}).fit(*table)
-    monkeypatch.setattr(tuning, "SHARE", 0.3)
+    monkeypatch.setattr(interpolation, "SHARE", 0.3)
     other = clone(model).fit(*table)
     np.testing.assert_array_equal(other.predict_proba(table[0]), model.predict_proba(table[0]))
 
@@ -174,7 +174,7 @@ def test_when_all_of_the_way_is_kept(backbone, table, monkeypatch, parameters):
 def test_stages_that_open_late_go_back_too(backbone, table, monkeypatch):
     settings = {"freeze_depth": 0, "unfreeze_every": 1, "learning_rate": 0.01}
     start, half = (weights_of(quick(backbone, **settings, max_epochs=n).fit(*table)) for n in (0, 3))
-    monkeypatch.setattr(tuning, "SHARE", 1.0)
+    monkeypatch.setattr(interpolation, "SHARE", 1.0)
     end = weights_of(quick(backbone, **settings).fit(*table))
     assert all((end[name] != start[name]).any() for name in end)
     for name, value in half.items():
@@ -191,7 +191,7 @@ def test_statistics_that_move_go_back_too(table, monkeypatch):
         return model._tuned_backbone().snapshot()[1].running_mean
 
     start, half = mean(0), mean(3)
-    monkeypatch.setattr(tuning, "SHARE", 1.0)
+    monkeypatch.setattr(interpolation, "SHARE", 1.0)
     end = mean(3)
     assert not torch.equal(start, end)
     torch.testing.assert_close(half, (start + end) / 2)
