@@ -146,8 +146,8 @@ class StabilityMonitor:
 
     @property
     def last_epoch(self) -> int:
-        """Epoch of the last record."""
-        return self._records[-1][0]
+        """Epoch of the last record; 0 where there is none."""
+        return self._records[-1][0] if self._records else 0
 
     def measure_again(self) -> None:
         """Measure the last record again, but for its gradients: the weights were changed since, by other means than a step.

@@ -113,8 +113,9 @@ def tune(
     restraint = restraint_for(network, targets, plan, earlier, validates=held_out is not None)
     stability = _stability(network, rows, plan)
     observers: list[Any] = [*watch(network), *([] if stability is None else [stability])]
-    start = Start(network) if goes_back(network, targets, plan, validates=held_out is not None) else None
-    if start is not None:
+    start = None
+    if earlier is None and goes_back(network, targets, plan, validates=held_out is not None):
+        start = Start(network)
         observers.insert(0, start)
     if restraint != 1 and earlier is None:
         observers.insert(

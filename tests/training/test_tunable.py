@@ -97,7 +97,14 @@ def test_rates_are_what_weights_move_by(backbone, table):
 def test_weight_decay_shrinks_matrices_alone(backbone, table):
     # Rates of the network without a gradient would be decay alone; here it dwarfs the gradient.
     model = fit(
-        backbone, table, weight_decay=1000.0, backbone_lr_ratio=0.05, batch_size=30, warmup_ratio=0.0, layer_decay=1.0
+        backbone,
+        table,
+        weight_decay=1000.0,
+        backbone_lr_ratio=0.05,
+        batch_size=30,
+        warmup_ratio=0.0,
+        layer_decay=1.0,
+        head_init="random",
     )
     start, tuned = model.backbone_.network_to_read(), model.__sktransfer_backbone__().network_to_read()
     assert tuned.top.weight.norm() < 0.6 * start.top.weight.norm()

@@ -161,7 +161,7 @@ def test_without_validation_rows_half_of_the_way_is_kept(backbone, table, monkey
 
 @pytest.mark.parametrize(
     "parameters",
-    [{"head_init": "random"}, {"early_stopping": True}, {"backbone": None, "modality": "table"}],
+    [{"head_init": "random"}, {"early_stopping": True}, {"backbone": "auto", "modality": "table"}],
     ids=["random head", "validation rows", "untrained network"],
 )
 def test_when_all_of_the_way_is_kept(backbone, table, monkeypatch, parameters):
@@ -169,6 +169,16 @@ def test_when_all_of_the_way_is_kept(backbone, table, monkeypatch, parameters):
     monkeypatch.setattr(interpolation, "SHARE", 0.3)
     other = clone(model).fit(*table)
     np.testing.assert_array_equal(other.predict_proba(table[0]), model.predict_proba(table[0]))
+
+
+def test_a_fit_that_goes_on_keeps_all_of_its_way(backbone, table, monkeypatch):
+    first = quick(backbone, warm_start=True).fit(*table)
+    other = pickle.loads(pickle.dumps(first))
+    monkeypatch.setattr(interpolation, "SHARE", 1.0)
+    np.testing.assert_array_equal(other.fit(*table).predict_proba(table[0]), first.fit(*table).predict_proba(table[0]))
+    monkeypatch.undo()
+    again = quick(backbone, warm_start=True).fit(*table).fit(*table)
+    np.testing.assert_allclose(again.predict_proba(table[0]), other.predict_proba(table[0]), atol=1e-6)
 
 
 def test_stages_that_open_late_go_back_too(backbone, table, monkeypatch):
