@@ -344,7 +344,7 @@ class _Feed(threading.local):
     """The activation that the stand-ins of one suffix return; each thread has its own."""
 
     activation: torch.Tensor | None = None
-    dense = False
+    dense = False  # whether zeros need memory of their own
 
     def __reduce__(self) -> tuple[type, tuple[()]]:
         return _Feed, ()

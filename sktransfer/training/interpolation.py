@@ -62,6 +62,5 @@ class Start(Bystander):
     def _trained(self) -> list[torch.Tensor]:
         """Return weights that training may change, also those of stages that open late, and statistics that it moves."""
         network = self.network
-        of_stages = [one for place, of in network.stage_parameters.items() if place >= network.cut.depth for one in of]
         statistics = [one for one in network.buffers() if one.is_floating_point()]
-        return [*network.head.parameters(), *of_stages, *statistics]
+        return [*network.head.parameters(), *network.parameters_behind_the_cut(), *statistics]

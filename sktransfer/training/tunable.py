@@ -119,6 +119,10 @@ class TunableNetwork(nn.Module):
         if self.readout is not None:
             self.stage_parameters[len(stages) - 1].extend(self.readout.parameters())
 
+    def parameters_behind_the_cut(self) -> list[nn.Parameter]:
+        """Return those of stages that are trained, now or later."""
+        return [one for place, of in self.stage_parameters.items() if place >= self.cut.depth for one in of]
+
     def open_from(self, place: int) -> None:
         """Let the stages from `place` on learn, and freeze those before."""
         self.first_open = max(place, self.cut.depth)

@@ -337,7 +337,7 @@ def _penalty(network: TunableNetwork, l2_sp: float, restraint: float) -> Callabl
 
     A head that starts as a probe and then lost the probe's penalty would move away from it even on a frozen network.
     """
-    weights = [one for at, of in network.stage_parameters.items() if at >= network.cut.depth for one in of]
+    weights = network.parameters_behind_the_cut()
     start = [one.detach().clone() for one in weights] if l2_sp else []
     of_head = 0.5 * restraint * float(network.head_penalty)
     rows = [one for one in network.head.parameters() if one.ndim > 1]
