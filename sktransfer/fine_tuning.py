@@ -29,7 +29,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
     The stages of the network before `freeze_depth` stay as they are, and what they give is computed once for each row, whatever
     the number of epochs, folds and candidates of a search. A copy of the others is trained together with a head. Defaults are
     careful: the head starts from a probe, the network moves slowly and its lower stages more slowly, where there are
-    validation rows the start competes with every epoch, and where there are none only half of the way is kept.
+    validation rows the start competes with every epoch, and where there are none a rehearsal says how far to go.
 
     Parameters
     ----------
@@ -97,12 +97,19 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         Norm to which the gradient of a step is cut.
     early_stopping : "auto" or bool, default="auto"
         Whether validation rows choose the epoch that is kept, the start among them. ``"auto"`` does so with `X_val`, or with
-        1,000 rows or more and enough of each class; otherwise the whole schedule is trained on all rows, and under a head that
-        starts as a probe the weights half way between its start and its end are kept.
+        1,000 rows or more and enough of each class; otherwise the whole schedule is trained on all rows, see
+        `weight_interpolation`.
     validation_fraction : float or int, default=0.1
         Share or number of the rows that are held back for that where there is no `X_val`, in the same mix of classes.
     n_iter_no_change : int or None, default=5
         Epochs without a better validation loss after which training ends.
+    weight_interpolation : "auto" or float, default="auto"
+        Share of the way from the start of training to its end at which the weights that are kept lie: 1 is the end, 0 the
+        start. Only for a pretrained network under a head that starts as a probe, and not with `warm_start`. Without
+        validation rows ``"auto"`` rehearses: it trains on three quarters of the rows, and the others say whether half of the
+        way is kept, or all or none of it; then all rows are trained on. With fewer than some 32 rows it is half. With
+        validation rows the weights half way to each epoch's compete with these; a number other than 1 takes the place of the
+        half.
     stability_every : int or None, default=None
         Epochs between entries of `stability_`; None keeps no record.
     source_probe : tuple of (X, y) or None, default=None
@@ -144,8 +151,8 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         Kind of row seen in `fit`.
     history_ : list of dict
         One entry for each epoch, 0 for the start: ``epoch``, ``train_loss`` and ``valid_loss`` (None where there is none),
-        ``learning_rate`` (of the head, at the end of the epoch), ``seconds``, ``best`` (whether its weights are the ones kept;
-        without validation rows, under a head that starts as a probe, half of the way from the start to them is).
+        ``learning_rate`` (of the head, at the end of the epoch), ``seconds``, ``best`` (whether its weights are the ones kept),
+        ``share`` (which share of the way from the start to them, see `weight_interpolation`).
         Under a head that starts as a probe, ``valid_loss`` is that of scores at the factor that suits them best.
     n_epochs_ : int
         Epochs that ran.
@@ -210,6 +217,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         early_stopping="auto",
         validation_fraction=0.1,
         n_iter_no_change=5,
+        weight_interpolation="auto",
         stability_every=None,
         source_probe=None,
         pooling="auto",
@@ -246,6 +254,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.weight_interpolation = weight_interpolation
         self.stability_every = stability_every
         self.source_probe = source_probe
         self.pooling = pooling
@@ -544,6 +553,13 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         Share or number of the rows that are held back for that where there is no `X_val`.
     n_iter_no_change : int or None, default=5
         Epochs without a better validation loss after which training ends.
+    weight_interpolation : "auto" or float, default="auto"
+        Share of the way from the start of training to its end at which the weights that are kept lie: 1 is the end, 0 the
+        start. Only for a pretrained network under a head that starts as a probe, and not with `warm_start`. Without
+        validation rows ``"auto"`` rehearses: it trains on three quarters of the rows, and the others say whether half of the
+        way is kept, or all or none of it; then all rows are trained on. With fewer than some 32 rows it is half. With
+        validation rows the weights half way to each epoch's compete with these; a number other than 1 takes the place of the
+        half.
     stability_every : int or None, default=None
         Epochs between entries of `stability_`; None keeps no record.
     source_probe : tuple of (X, y) or None, default=None
@@ -583,8 +599,8 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         Kind of row seen in `fit`.
     history_ : list of dict
         One entry for each epoch, 0 for the start: ``epoch``, ``train_loss`` and ``valid_loss`` (None where there is none),
-        ``learning_rate`` (of the head, at the end of the epoch), ``seconds``, ``best`` (whether its weights are the ones kept;
-        without validation rows, under a head that starts as a probe, half of the way from the start to them is).
+        ``learning_rate`` (of the head, at the end of the epoch), ``seconds``, ``best`` (whether its weights are the ones kept),
+        ``share`` (which share of the way from the start to them, see `weight_interpolation`).
     n_epochs_ : int
         Epochs that ran.
     stages_ : tuple of StageInfo
@@ -636,6 +652,7 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         early_stopping="auto",
         validation_fraction=0.1,
         n_iter_no_change=5,
+        weight_interpolation="auto",
         stability_every=None,
         source_probe=None,
         pooling="auto",
@@ -671,6 +688,7 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         self.early_stopping = early_stopping
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.weight_interpolation = weight_interpolation
         self.stability_every = stability_every
         self.source_probe = source_probe
         self.pooling = pooling

@@ -87,6 +87,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             Interval(Integral, 1, None, closed="left"),
         ],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), None],
+        "weight_interpolation": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="both")],
         "stability_every": [Interval(Integral, 1, None, closed="left"), None],
         "source_probe": [tuple, list, None],
         "pooling": [StrOptions({"auto", *POOLINGS}), list, tuple],
@@ -146,7 +147,18 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             observers: list[Any] = [EpochTasks(root, told, lambda: fitted)] if hasattr(self, "_skl_callbacks") else []
             return [*observers, ProgressBar(type(self).__name__)] if self.verbose else observers
 
-        made = tune(backbone, preparation, training, validation, targets, plan, earlier=earlier, watch=watch)
+        rehearsal = [ProgressBar(f"{type(self).__name__}, rehearsal")] if self.verbose else []
+        made = tune(
+            backbone,
+            preparation,
+            training,
+            validation,
+            targets,
+            plan,
+            earlier=earlier,
+            watch=watch,
+            rehearsal=rehearsal,
+        )
         # Nothing is set before all has gone well: a failed fit leaves the estimator as it was.
         for name in (*_OF_COLUMNS, "_tuned"):
             self.__dict__.pop(name, None)
@@ -402,6 +414,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             source=source,
             untrained=fresh,
             fixed_norms=fixed_norms,
+            interpolation=None if isinstance(self.weight_interpolation, str) else float(self.weight_interpolation),
         )
 
     def _fitted_attributes(

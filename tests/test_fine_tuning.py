@@ -238,7 +238,7 @@ def test_the_probe_sees_the_training_part_only(backbone, table, monkeypatch):
         seen.append(len(vectors))
         return fit_probe(vectors, *args)
 
-    monkeypatch.setattr("sktransfer.training.tuning.fit_probe", noting)
+    monkeypatch.setattr("sktransfer.training.start.fit_probe", noting)
     quick(backbone, early_stopping=True, validation_fraction=15).fit(X, y)
     quick(backbone).fit(X[:50], y[:50], X_val=X[50:], y_val=y[50:])
     assert seen == [45, 50]

@@ -16,7 +16,7 @@ from torch import nn
 
 from sktransfer import FineTunedClassifier, FineTunedRegressor, ModuleBackbone, PretrainedFeatureExtractor
 from sktransfer.inspection import StabilityDisplay
-from sktransfer.training import tuning
+from sktransfer.training import start
 from sktransfer.training.probe import fit_probe
 
 
@@ -283,7 +283,7 @@ def test_a_validation_file_that_is_no_image_is_found_before_all_of_X_is_run(tmp_
     def no_probe(*args, **kwargs):
         raise AssertionError("the probe was fitted first")
 
-    monkeypatch.setattr(tuning, "fit_probe", no_probe)
+    monkeypatch.setattr(start, "fit_probe", no_probe)
     y, bad = [0, 1] * 3, [paths[0], tmp_path / "bad.png"]
     model = classifier("image-resnet")
     with pytest.raises(ValueError, match=r"^X_val: .*row 1 of X.*bad\.png"):
@@ -322,7 +322,7 @@ def test_a_network_or_augmentation_that_does_not_fit_is_found_before_the_probe(w
     def no_probe(*args, **kwargs):
         raise AssertionError("the probe was fitted first")
 
-    monkeypatch.setattr(tuning, "fit_probe", no_probe)
+    monkeypatch.setattr(start, "fit_probe", no_probe)
     if what == "gradient":
         with pytest.raises(ValueError, match="without a gradient"):
             classifier(ModuleBackbone(seeded(WithoutGradient), modality="table"), freeze_depth=0).fit(

@@ -1,6 +1,9 @@
-"""Weights between where training starts and where it ends, for when no rows tell which of the two is better."""
+"""Weights between where training starts and where it has got to."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -9,18 +12,17 @@ from sktransfer.training.plan import Plan
 from sktransfer.training.targets import Targets
 from sktransfer.training.tunable import TunableNetwork
 
-# Share of the way from the start to the end.
-SHARE = 0.5
+HALF_WAY = 0.5
 
 
-def goes_back(network: TunableNetwork, targets: Targets, plan: Plan, *, validates: bool) -> bool:
-    """Whether the weights that training ends with are moved back towards where it started.
+def goes_back(network: TunableNetwork, targets: Targets, plan: Plan) -> bool:
+    """Whether weights on the way back to the start are worth a look.
 
     A start worth going back to is a pretrained network under a head that is a solution for it. A teacher's answers say more
     than labels do, and are not learned by heart.
     """
     return (
-        not validates
+        plan.interpolation != 1
         and plan.head_init == "probe"
         and targets.solved_by_probe
         and bool(plan.rates.ratio)
@@ -35,6 +37,8 @@ class Start(Bystander):
     ----------
     network : TunableNetwork
         What is trained.
+    share : float or None
+        Share of the way from start to end to go back to, unless told otherwise; None for half of it.
 
     Notes
     -----
@@ -42,22 +46,35 @@ class Start(Bystander):
     tuned one are often better than either, on the target's data and on others.
     """
 
-    def __init__(self, network: TunableNetwork):
+    def __init__(self, network: TunableNetwork, share: float | None = None):
         self.network = network
+        self.share = HALF_WAY if share is None else share
         self._weights: list[torch.Tensor] = []
 
     def on_start(self, n_epochs: int) -> None:
         """Remember them."""
         self._weights = [one.detach().to("cpu", copy=True) for one in self._trained()]
 
-    def go_back(self) -> bool:
+    def go_back(self, share: float) -> bool:
         """Go back to where only a share of the way had been gone, and say whether training got as far as to begin."""
         if not self._weights:
             return False
         with torch.no_grad():
             for now, start in zip(self._trained(), self._weights, strict=True):
-                now.copy_(torch.lerp(start.to(now.device, now.dtype), now, SHARE))
+                now.copy_(torch.lerp(start.to(now.device, now.dtype), now, share))
         return True
+
+    @contextmanager
+    def at(self, share: float) -> Iterator[float]:
+        """Go back for as long as the block lasts; gives the share."""
+        reached = [one.detach().clone() for one in self._trained()]
+        self.go_back(share)
+        try:
+            yield share
+        finally:
+            with torch.no_grad():
+                for now, then in zip(self._trained(), reached, strict=True):
+                    now.copy_(then)
 
     def _trained(self) -> list[torch.Tensor]:
         """Return weights that training may change, also those of stages that open late, and statistics that it moves."""

@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -70,7 +70,8 @@ class Training:
     ----------
     history : list of dict
         One entry for each epoch, the start among them: ``epoch``, ``train_loss``, ``valid_loss``, ``learning_rate`` (of the
-        head at the end of the epoch), ``seconds``, ``best`` (whether the weights are those of this epoch).
+        head at the end of the epoch), ``seconds``, ``best`` (whether the weights are those of this epoch), ``share`` (how much
+        of the way from the start to this epoch the weights lie whose validation loss this is).
     n_epochs : int
         Epochs that ran.
     interrupted : bool
@@ -80,6 +81,21 @@ class Training:
     history: list[dict[str, Any]] = field(default_factory=list)
     n_epochs: int = 0
     interrupted: bool = False
+
+
+def history_entry(
+    epoch: int, train_loss: float | None, valid_loss: float | None, rate: float, seconds: float
+) -> dict[str, Any]:
+    """Return what is known of an epoch, 0 for the start, as described in `Training`."""
+    return {
+        "epoch": epoch,
+        "train_loss": train_loss,
+        "valid_loss": valid_loss,
+        "learning_rate": rate,
+        "seconds": seconds,
+        "best": False,
+        "share": 1.0,
+    }
 
 
 class Observer(Protocol):
@@ -115,7 +131,9 @@ def train(
     sample: BatchSource | None = None,
     penalty: Callable[[], torch.Tensor] | None = None,
     judge: Judgement | None = None,
+    rival: Callable[[], AbstractContextManager[float]] | None = None,
     observers: Sequence[Observer] = (),
+    tell: bool = True,
 ) -> Training:
     """Train a module in place.
 
@@ -141,8 +159,13 @@ def train(
         Gives a term that is added to the loss of every step.
     judge : callable, optional
         From outputs, targets and weights of all validation rows to what is lowest for the best epoch; the mean loss if None.
+    rival : callable, optional
+        Puts other weights into the module for as long as it is entered, and gives the share of the way from the start at
+        which they lie. They compete with the weights of each epoch, where there is `validation`.
     observers : sequence of Observer
         Told of epochs and steps.
+    tell : bool, default=True
+        Whether to warn of what ended the training early. If not, an interrupt of the user's goes on to the caller.
 
     Returns
     -------
@@ -158,7 +181,7 @@ def train(
     result = Training()
     net = _Net(module, data, loss, groups, settings, validation, sample, penalty, judge, observers)
     keeper = _Keeper(module)
-    watcher = _Judge(result, keeper, settings, observers, validates=validation is not None)
+    watcher = _Judge(result, keeper, settings, rival if validation is not None else None, observers)
     net.callbacks = [("rates", _Rates(settings)), ("judge", watcher)]
     # Dropout draws from torch's global generator.
     with preserved_generators(seed=settings.seed), torch.inference_mode(False), torch.enable_grad():
@@ -170,20 +193,19 @@ def train(
             pass
         except _Diverged as error:
             keeper.restore()
-            warnings.warn(
-                f"The loss became NaN or infinite in epoch {error.epoch}, so training stopped; the weights are those of epoch "
-                f"{keeper.epoch}. Try a smaller learning_rate, a tenth of it say, or a smaller backbone_lr_ratio.",
-                UserWarning,
-                stacklevel=3,
-            )
+            if tell:
+                _warn(
+                    f"The loss became NaN or infinite in epoch {error.epoch}, so training stopped; the weights are those of "
+                    f"epoch {keeper.epoch}. Try a smaller learning_rate, a tenth of it say, or a smaller backbone_lr_ratio."
+                )
         except KeyboardInterrupt:
+            if not tell:
+                raise
             result.interrupted = True
             keeper.restore()
-            warnings.warn(
+            _warn(
                 f"Training was interrupted in epoch {result.n_epochs + 1} of {settings.max_epochs}; the weights are those "
-                f"of epoch {keeper.epoch}.",
-                UserWarning,
-                stacklevel=3,
+                f"of epoch {keeper.epoch}."
             )
         finally:
             module.zero_grad(set_to_none=True)
@@ -197,6 +219,11 @@ def train(
     for entry in result.history:
         entry["best"] = entry["epoch"] == keeper.epoch
     return result
+
+
+def _warn(message: str) -> None:
+    """Warn whoever has called `train`."""
+    warnings.warn(message, UserWarning, stacklevel=4)
 
 
 def evaluate(
@@ -340,13 +367,18 @@ class _Judge(Callback):
     """Writes the history, keeps the best weights, ends the training, tells observers."""
 
     def __init__(
-        self, result: Training, keeper: _Keeper, settings: Settings, observers: Sequence[Observer], *, validates: bool
+        self,
+        result: Training,
+        keeper: _Keeper,
+        settings: Settings,
+        rival: Callable[[], AbstractContextManager[float]] | None,
+        observers: Sequence[Observer],
     ):
         self.result = result
         self.keeper = keeper
         self.settings = settings
+        self.rival = rival
         self.observers = observers
-        self.validates = validates
 
     def start(self, net: _Net) -> None:
         began = time.perf_counter()
@@ -366,14 +398,7 @@ class _Judge(Callback):
     def _write(
         self, epoch: int, train_loss: float | None, valid_loss: float | None, rate: float, seconds: float
     ) -> dict[str, Any]:
-        entry = {
-            "epoch": epoch,
-            "train_loss": train_loss,
-            "valid_loss": valid_loss,
-            "learning_rate": rate,
-            "seconds": seconds,
-            "best": False,
-        }
+        entry = history_entry(epoch, train_loss, valid_loss, rate, seconds)
         self.result.history.append(entry)
         return entry
 
@@ -396,17 +421,14 @@ class _Judge(Callback):
         if valid_loss is None and not net.is_finite():
             raise _Diverged(epoch)
         rate = net.optimizer_.param_groups[0]["lr"]
-        entry = self._write(epoch, train_loss, valid_loss, rate, time.perf_counter() - self.began)
+        entry = self._write(epoch, train_loss, valid_loss, rate, 0.0)
         self.result.n_epochs = epoch
         stop = False
         if valid_loss is None:
             self.keeper.keep(epoch)
-        elif valid_loss < self.best:
-            self.best, self.stale = valid_loss, 0
-            self.keeper.keep(epoch)
         else:
-            self.stale += 1
-            stop = self.settings.n_iter_no_change is not None and self.stale >= self.settings.n_iter_no_change
+            stop = not self._compete(net, entry)
+        entry["seconds"] = time.perf_counter() - self.began
         for observer in self.observers:
             stop = bool(observer.on_epoch_end(epoch, entry)) or stop
         if stop or epoch == self.settings.max_epochs:
@@ -414,6 +436,24 @@ class _Judge(Callback):
                 observer.on_last_epoch(epoch)
         if stop:
             raise _Enough
+
+    def _compete(self, net: Any, entry: dict[str, Any]) -> bool:
+        """Keep the weights of an epoch, or those of its rival, where they are the best so far; say whether to go on."""
+        best_before = self.best
+        self._keep_if_best(entry["valid_loss"], entry["epoch"])
+        if self.rival is not None:
+            with self.rival() as share:
+                loss = net.validate()
+                if loss < entry["valid_loss"]:
+                    entry |= {"valid_loss": loss, "share": share}
+                    self._keep_if_best(loss, entry["epoch"])
+        self.stale = 0 if self.best < best_before else self.stale + 1
+        return self.settings.n_iter_no_change is None or self.stale < self.settings.n_iter_no_change
+
+    def _keep_if_best(self, loss: float, epoch: int) -> None:
+        if loss < self.best:
+            self.best = loss
+            self.keeper.keep(epoch)
 
 
 class _Net(skorch.NeuralNet):

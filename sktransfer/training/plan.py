@@ -33,6 +33,10 @@ class Examples:
     codes: np.ndarray
     weights: np.ndarray
 
+    def at(self, places: np.ndarray) -> Examples:
+        """Return the rows at some places."""
+        return Examples([self.values[place] for place in places], self.codes[places], self.weights[places])
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -68,6 +72,8 @@ class Plan:
         Makes the network with other random weights, where it is an untrained one; None for a pretrained one.
     fixed_norms : bool
         Whether batch norm keeps its statistics in the trained stages too.
+    interpolation : float or None
+        Share of the way from start to end at which the weights that are kept lie; None finds out.
     """
 
     depth: int
@@ -85,3 +91,4 @@ class Plan:
     source: tuple[Sequence[Any], np.ndarray] | None
     untrained: Callable[[], nn.Module] | None = None
     fixed_norms: bool = False
+    interpolation: float | None = None

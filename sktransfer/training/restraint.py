@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -17,8 +18,7 @@ from sktransfer.training.loop import Labelled
 from sktransfer.training.observers import Bystander
 from sktransfer.training.plan import Examples, Plan
 from sktransfer.training.probe import probe_at
-from sktransfer.training.rows import NetworkRows
-from sktransfer.training.running import run_network, scaled_embeddings
+from sktransfer.training.running import run_network
 from sktransfer.training.scale import best_scale
 from sktransfer.training.targets import Targets
 from sktransfer.training.tunable import TunableNetwork
@@ -50,10 +50,9 @@ class Restraint(Bystander):
     def __init__(
         self,
         network: TunableNetwork,
-        rows: NetworkRows,
+        scaled: np.ndarray,
         training: Examples,
         targets: Targets,
-        plan: Plan,
         factor: float,
         *,
         validates: bool,
@@ -61,7 +60,6 @@ class Restraint(Bystander):
         self.network = network
         codes = targets.probe_codes(training.codes)
         penalty = factor * float(network.head_penalty)
-        scaled = scaled_embeddings(network, rows, training, plan)
         self.held = probe_at(penalty, scaled, codes, training.weights, targets.kind, targets.n_classes)
         if not validates:
             # There from the start on, where it is nothing, so that it is kept and brought back with the weights of an epoch.

@@ -19,7 +19,7 @@ from sktransfer.runtime.batching import batches_by_size, made_ahead
 from sktransfer.training.cut import Cut
 
 _LOOKED_AT_FIRST, _LOOKED_AT_FIRST_BESIDE = 256, 16
-_FETCHED_AT_ONCE = 2048
+_FETCHED_AT_ONCE, _JUDGED_AT_ONCE = 2048, 32
 # Fewer rows don't keep the processor busy.
 _FEWEST_TOGETHER = 6
 
@@ -126,6 +126,13 @@ class NetworkRows:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    @property
+    def digests(self) -> list[bytes]:
+        """Digests of the rows' content."""
+        if not self._digests:
+            self._digests = self.preparation.digests(self.values)
+        return self._digests
 
     @property
     def vectors(self) -> np.ndarray | None:
@@ -329,6 +336,43 @@ class NetworkRows:
             return torch.zeros(1, *tensor.shape[1:], dtype=tensor.dtype).expand(n_rows, *tensor.shape[1:])
 
         return Inputs(tuple(map(blank, inputs.args)), {name: blank(value) for name, value in inputs.kwargs.items()})
+
+
+class PartOfRows:
+    """Some of the rows of an `X`, as rows of their own; what is kept of them stays in one place.
+
+    Parameters
+    ----------
+    rows : NetworkRows
+        All rows.
+    places : ndarray of shape (n,)
+        Which of them.
+    """
+
+    def __init__(self, rows: NetworkRows, places: np.ndarray):
+        self.rows = rows
+        self.places: list[int] = places.tolist()
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def chunks(self, places: Sequence[int]) -> list[tuple[list[int], Chunk]]:
+        """Return rows, as `NetworkRows.chunks` does."""
+        return self.rows.chunks(self._among_all(places))
+
+    def batches(self, batches: Sequence[Sequence[int]]) -> Iterator[list[tuple[list[int], Chunk]]]:
+        """Yield what `chunks` gives for each batch."""
+        return self.rows.batches([self._among_all(places) for places in batches])
+
+    def in_order(self) -> Iterator[tuple[list[int], Chunk]]:
+        """Yield all rows once."""
+        for start in range(0, len(self), _JUDGED_AT_ONCE):
+            piece = range(start, min(start + _JUDGED_AT_ONCE, len(self)))
+            for positions, chunk in self.chunks(piece):
+                yield [piece[i] for i in positions], chunk
+
+    def _among_all(self, places: Sequence[int]) -> list[int]:
+        return [self.places[place] for place in places]
 
 
 def _n_bytes(rows: Sequence[np.ndarray]) -> int:

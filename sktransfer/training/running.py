@@ -11,22 +11,22 @@ import torch
 from sktransfer.runtime.device import free_memory, frozen_pass
 from sktransfer.runtime.kernels import training_kernels_for
 from sktransfer.training.loop import run_in_parts
-from sktransfer.training.plan import Examples, Plan
-from sktransfer.training.probe import Scaling
-from sktransfer.training.rows import NetworkRows
+from sktransfer.training.rows import NetworkRows, PartOfRows
 from sktransfer.training.tunable import TunableNetwork
 
 _lending = threading.RLock()
 
 
-def run_network(network: TunableNetwork, rows: NetworkRows, device: torch.device, part: str = "answer") -> np.ndarray:
+def run_network(
+    network: TunableNetwork, rows: NetworkRows | PartOfRows, device: torch.device, part: str = "answer"
+) -> np.ndarray:
     """Run rows through a tuned network.
 
     Parameters
     ----------
     network : TunableNetwork
         In eval mode.
-    rows : NetworkRows
+    rows : NetworkRows or PartOfRows
         The rows.
     device : torch.device
         Where to run.
@@ -57,10 +57,3 @@ def run_network(network: TunableNetwork, rows: NetworkRows, device: torch.device
                 free_memory(device)
     assert outputs is not None  # rows are never empty
     return outputs
-
-
-def scaled_embeddings(network: TunableNetwork, rows: NetworkRows, training: Examples, plan: Plan) -> np.ndarray:
-    """Return the scaled embeddings of the network as it starts."""
-    cut = network.cut
-    vectors = rows.vectors if rows.vectors is not None else cut.embed(rows.preparation, training.values, plan.run)
-    return Scaling(network.center.double().numpy(), float(network.scale)).apply(vectors)

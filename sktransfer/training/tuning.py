@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
-from torch import nn
 
 from sktransfer.backbones.backbone import Backbone
 from sktransfer.backbones.preparation import Preparation
 from sktransfer.backbones.rows import about
-from sktransfer.losses.l2_sp import l2_sp_penalty
 from sktransfer.runtime.seeding import preserved_generators
+from sktransfer.training.course import course_of
 from sktransfer.training.cut import Cut, cut_at
-from sktransfer.training.heads import make_head, start_from_probe
-from sktransfer.training.interpolation import Start, goes_back
-from sktransfer.training.loop import Labelled, Observer, evaluate, train
-from sktransfer.training.observers import GradualUnfreezing, StabilityObserver, stable_places
+from sktransfer.training.loop import Labelled, Observer, evaluate, history_entry
+from sktransfer.training.observers import StabilityObserver, stable_places
 from sktransfer.training.plan import Examples, Plan
-from sktransfer.training.probe import Scaling, fit_probe
-from sktransfer.training.restraint import Restraint, head_norm, judge_of, let_go, restraint_for
+from sktransfer.training.probe import Scaling
+from sktransfer.training.rehearsal import rehearse
+from sktransfer.training.restraint import head_norm, let_go
 from sktransfer.training.rows import NetworkRows
-from sktransfer.training.running import run_network, scaled_embeddings
+from sktransfer.training.running import run_network
 from sktransfer.training.stability import StabilityRecord
+from sktransfer.training.start import ROWS_TO_TRY, add_hints, embeddings_of, make_network, start_head
 from sktransfer.training.targets import Targets
 from sktransfer.training.tunable import StageRates, TunableNetwork
 
 _ROWS_TO_WATCH = 64
-_ROWS_TO_TRY = 4
-# Deviation of embeddings times this, over the size of their mean: below 1 rates are smaller.
-_ENOUGH_SPREAD = 2.0
 
 
 @dataclass
@@ -71,6 +68,7 @@ def tune(
     *,
     earlier: TunableNetwork | None = None,
     watch: Callable[[TunableNetwork], Sequence[Observer]] = lambda network: (),
+    rehearsal: Sequence[Observer] = (),
 ) -> Tuned:
     """Tune a copy of a network.
 
@@ -92,85 +90,54 @@ def tune(
         A tuned network whose head and scaling are taken over.
     watch : callable, optional
         Returns observers of the training, given the network.
+    rehearsal : sequence of Observer
+        Observers of the rehearsal, where there is one.
 
     Returns
     -------
     Tuned
     """
     cut = cut_at(backbone, preparation, plan.depth, pooling=plan.pooling)
-    network = _network(cut, preparation, training, targets, plan, earlier)
+    network = make_network(cut, preparation, training, targets, plan, earlier)
     done = _is_done(cut, plan, targets, earlier)
-    sample = NetworkRows(cut, preparation, training.values[:_ROWS_TO_TRY], plan.run, keep=False)
+    sample = NetworkRows(cut, preparation, training.values[:ROWS_TO_TRY], plan.run, keep=False)
     _try_few(network, sample, validation, plan, done=done)
     rows = NetworkRows(cut, preparation, training.values, plan.run, augment=plan.augment)
-    interrupted = earlier is None and plan.head_init == "probe" and _start(network, rows, training, targets, plan)
+    vectors, interrupted = None, False
+    if earlier is None and plan.head_init == "probe":
+        vectors = embeddings_of(rows, plan)
+        interrupted = start_head(network, vectors, training, targets, plan)
     held_out = None if validation is None or interrupted else _held_out(cut, rows, validation, targets, plan)
     if interrupted or done:
-        return Tuned(network.to(plan.settings.dtype).eval(), [_nothing_trained(network, held_out, targets, plan)])
+        return _untrained(network, held_out, targets, plan)
     if targets.n_hints:
-        _add_hints(network, rows, training, targets, plan)
+        add_hints(network, rows, training, targets, plan)
+    course = course_of(network, vectors, training, targets, plan, earlier=earlier, validates=held_out is not None)
+    start, share = course.start, plan.interpolation
+    if start is not None and held_out is None and share is None:
+        assert vectors is not None
+        try:
+            share = rehearse(rows, vectors, training, targets, plan, sample=sample, observers=rehearsal)
+        except KeyboardInterrupt:
+            warnings.warn(
+                "Training was interrupted in its rehearsal; the network is the one it starts from, under the probe.",
+                UserWarning,
+                stacklevel=2,
+            )
+            return _untrained(network, None, targets, plan)
     data = Labelled(rows, targets.tensor(training.codes), torch.from_numpy(training.weights))
-    restraint = restraint_for(network, targets, plan, earlier, validates=held_out is not None)
     stability = _stability(network, rows, plan)
-    observers: list[Any] = [*watch(network), *([] if stability is None else [stability])]
-    start = None
-    if earlier is None and goes_back(network, targets, plan, validates=held_out is not None):
-        start = Start(network)
-        observers.insert(0, start)
-    if restraint != 1 and earlier is None:
-        observers.insert(
-            0, Restraint(network, rows, training, targets, plan, restraint, validates=held_out is not None)
-        )
-    if plan.unfreeze_every is not None and not cut.all_frozen:
-        observers.insert(0, GradualUnfreezing(network, plan.unfreeze_every))
-    rates = _rates(network, plan)
-    size = head_norm(network) if restraint != 1 else 0.0
-    try:
-        result = train(
-            network,
-            data,
-            targets.loss,
-            network.parameter_groups(rates, plan.weight_decay),
-            plan.settings,
-            validation=held_out,
-            sample=sample,
-            penalty=_penalty(network, plan.l2_sp, restraint),
-            judge=None if restraint == 1 else judge_of(targets),
-            observers=observers,
-        )
-    finally:
-        for observer in observers:
-            observer.close()
-        network.drop_hints()
-    if start is not None and start.go_back() and stability is not None:
-        stability.measure_again()
-    if restraint != 1 and not result.history[0]["best"]:
+    size = head_norm(network) if course.restraint != 1 else 0.0
+    observers = [*watch(network), *([] if stability is None else [stability])]
+    result = course.run(data, targets, plan, validation=held_out, sample=sample, observers=observers)
+    if start is not None and share is not None and held_out is None and start.go_back(share):
+        next(entry for entry in result.history if entry["best"])["share"] = share
+        if stability is not None:
+            stability.measure_again()
+    if course.restraint != 1 and not result.history[0]["best"]:
         let_go(network, data, held_out, targets, plan, most=size)
     record = None if stability is None else stability.result()
-    return Tuned(network, result.history, result.n_epochs, record, rates)
-
-
-def _network(
-    cut: Cut,
-    preparation: Preparation,
-    training: Examples,
-    targets: Targets,
-    plan: Plan,
-    earlier: TunableNetwork | None,
-) -> TunableNetwork:
-    """Make the network with its head. A head that does not fit is told before the whole of the rows is run."""
-    with preserved_generators(seed=plan.settings.seed):
-        n_features = _n_features(cut, preparation, training, plan) if earlier is None else len(earlier.center)
-        head = make_head(plan.head if earlier is None else earlier.head, n_features, targets.n_outputs)
-        network = TunableNetwork(cut, preparation, head, n_features, fixed_norms=plan.fixed_norms)
-        if earlier is not None:
-            for name in ("center", "scale", "head_penalty"):
-                setattr(network, name, getattr(earlier, name).clone())
-            if earlier.rest_weight is not None and earlier.rest_bias is not None:
-                network.hold_back(earlier.rest_weight.clone(), earlier.rest_bias.clone())
-        elif plan.untrained is not None and plan.head_init == "random":
-            network.suffix.network.load_state_dict(plan.untrained().state_dict())  # type: ignore[union-attr]
-    return network
+    return Tuned(network, result.history, result.n_epochs, record, course.rates)
 
 
 def _try_few(
@@ -195,25 +162,6 @@ def _try_few(
         _check_gradient(network, sample)
 
 
-def _start(network: TunableNetwork, rows: NetworkRows, training: Examples, targets: Targets, plan: Plan) -> bool:
-    """Let the head start from a probe, and say whether the user stopped that."""
-    cut = network.cut
-    vectors = rows.vectors if rows.vectors is not None else cut.embed(rows.preparation, training.values, plan.run)
-    scaling = Scaling.of(vectors, training.weights)
-    network.center = torch.from_numpy(scaling.center).float()
-    network.scale = torch.tensor(scaling.scale)
-    scaled = scaling.apply(vectors)
-    if not isinstance(network.head, nn.Linear) or plan.head != "linear":
-        if cut.all_frozen and plan.augment is None:
-            return False  # what follows is the same training
-        return _train_head_alone(network.head, scaled, training, targets, plan)
-    codes = targets.probe_codes(training.codes)
-    probe = fit_probe(scaled, codes, training.weights, targets.kind, targets.n_classes)
-    network.head_penalty = torch.tensor(probe.penalty)
-    start_from_probe(network.head, probe)
-    return False
-
-
 def _held_out(cut: Cut, rows: NetworkRows, validation: Examples, targets: Targets, plan: Plan) -> Labelled:
     """Make validation rows ready; what they keep in memory counts beside what `rows` keep."""
     with about("X_val"):
@@ -228,52 +176,6 @@ def _stability(network: TunableNetwork, rows: NetworkRows, plan: Plan) -> Stabil
     places = stable_places(len(rows), _ROWS_TO_WATCH, plan.settings.seed)
     score = None if plan.source is None else _source_score(network, rows.preparation, plan)
     return StabilityObserver(network, rows.plain(), places, plan.settings, plan.stability_every, score)
-
-
-def _add_hints(network: TunableNetwork, rows: NetworkRows, training: Examples, targets: Targets, plan: Plan) -> None:
-    """Let the network predict a teacher's features from its embedding, from a ridge regression on where it starts."""
-    with preserved_generators(seed=plan.settings.seed):
-        projection = network.add_hints(targets.n_hints)
-    if plan.head_init == "probe":
-        scaled = scaled_embeddings(network, rows, training, plan)
-        start_from_probe(projection, fit_probe(scaled, targets.hints(training.codes), training.weights, "numbers"))
-
-
-def _n_features(cut: Cut, preparation: Preparation, training: Examples, plan: Plan) -> int:
-    """Return the length of an embedding, which the first rows show."""
-    return cut.embed(preparation, list(training.values[:2]), plan.run).shape[1]
-
-
-class _Vectors:
-    """Vectors as rows for a head that is trained alone."""
-
-    def __init__(self, vectors: torch.Tensor):
-        self.vectors = vectors
-
-    def __len__(self) -> int:
-        return len(self.vectors)
-
-    def chunks(self, places: Sequence[int]) -> list[tuple[list[int], torch.Tensor]]:
-        return [(list(range(len(places))), self.vectors[list(places)])]
-
-    def batches(self, batches: Sequence[Sequence[int]]) -> Any:
-        return (self.chunks(places) for places in batches)
-
-    def in_order(self) -> Any:
-        yield list(range(len(self))), self.vectors
-
-
-def _train_head_alone(head: nn.Module, vectors: np.ndarray, training: Examples, targets: Targets, plan: Plan) -> bool:
-    """Train a head that is not linear on the frozen embeddings, and say whether the user stopped it.
-
-    It is what a probe is to a linear head.
-    """
-    data = Labelled(
-        _Vectors(torch.from_numpy(vectors)), targets.tensor(training.codes), torch.from_numpy(training.weights)
-    )
-    groups = [{"params": list(head.parameters()), "lr": plan.rates.head, "weight_decay": plan.weight_decay}]
-    sample = _Vectors(torch.from_numpy(vectors[:_ROWS_TO_TRY]))
-    return train(head, data, targets.loss, groups, plan.settings, sample=sample).interrupted
 
 
 def _check_gradient(network: TunableNetwork, rows: NetworkRows) -> None:
@@ -297,10 +199,9 @@ def _is_done(cut: Cut, plan: Plan, targets: Targets, earlier: TunableNetwork | N
     return plan.settings.max_epochs == 0 or (cut.all_frozen and solved and plan.augment is None)
 
 
-def _nothing_trained(
-    network: TunableNetwork, held_out: Labelled | None, targets: Targets, plan: Plan
-) -> dict[str, Any]:
-    """Return the only entry of a history without epochs."""
+def _untrained(network: TunableNetwork, held_out: Labelled | None, targets: Targets, plan: Plan) -> Tuned:
+    """Return the network as it starts, with the only entry of a history without epochs."""
+    network.to(plan.settings.dtype).eval()
     valid_loss = None
     if held_out is not None:
         network.to(plan.settings.device)
@@ -308,54 +209,8 @@ def _nothing_trained(
             valid_loss = evaluate(network, held_out, targets.loss, plan.settings)
         finally:
             network.to("cpu")
-    return {
-        "epoch": 0,
-        "train_loss": None,
-        "valid_loss": valid_loss,
-        "learning_rate": 0.0,
-        "seconds": 0.0,
-        "best": True,
-    }
-
-
-def _rates(network: TunableNetwork, plan: Plan) -> StageRates:
-    """Return the learning rates: a head that has learned already moves no faster than the stage below it.
-
-    Adam's steps are as long as the rate, however small the gradient, and at a probe there is next to none. Where embeddings
-    of different rows are nearly the same, the probe tells them apart by small differences, which steps of the usual length
-    would drown; rates are then as much smaller.
-    """
-    if network.cut.all_frozen or plan.head_init == "random" or not plan.rates.ratio:
-        return plan.rates
-    mean = float(network.center.double().square().mean().sqrt())
-    slower = min(1.0, _ENOUGH_SPREAD * float(network.scale) / mean) if mean else 1.0
-    return replace(plan.rates, head=plan.rates.head * plan.rates.ratio * slower, ratio=1.0)
-
-
-def _penalty(network: TunableNetwork, l2_sp: float, restraint: float) -> Callable[[], torch.Tensor] | None:
-    """Return what is added to the loss: the pull of the network towards its start, and the probe's own penalty.
-
-    A head that starts as a probe and then lost the probe's penalty would move away from it even on a frozen network.
-    """
-    weights = network.parameters_behind_the_cut()
-    start = [one.detach().clone() for one in weights] if l2_sp else []
-    of_head = 0.5 * restraint * float(network.head_penalty)
-    rows = [one for one in network.head.parameters() if one.ndim > 1]
-    if not start and not of_head:
-        return None
-
-    def penalty() -> torch.Tensor:
-        total = torch.zeros((), device=network.center.device)
-        if of_head:
-            total = total + of_head * rows[0].square().sum()
-        # Stages that are not open yet are where they started.
-        start[:] = [then.to(now.device, now.dtype) for now, then in zip(weights, start, strict=False)]
-        pairs = [(now, then) for now, then in zip(weights, start, strict=False) if now.requires_grad]
-        if pairs:
-            total = total + l2_sp * l2_sp_penalty([now for now, _ in pairs], [then for _, then in pairs])
-        return total
-
-    return penalty
+    entry = history_entry(0, None, valid_loss, 0.0, 0.0)
+    return Tuned(network, [entry | {"best": True}])
 
 
 def _source_score(network: TunableNetwork, preparation: Preparation, plan: Plan) -> Callable[[], float]:

@@ -13,7 +13,6 @@ from support.networks import seeded
 from torch import nn
 
 from sktransfer import FineTunedClassifier, ModuleBackbone
-from sktransfer.training import interpolation
 
 
 def make_module():
@@ -136,11 +135,9 @@ def test_the_stability_record(model, table):
     np.testing.assert_array_equal(plain.predict_proba(X), model.predict_proba(X))
 
 
-def test_the_last_record_is_of_the_weights_that_are_kept(model, table, monkeypatch):
+def test_the_last_record_is_of_the_weights_that_are_kept(model, table):
     model.set_params(stability_every=1, learning_rate=0.01, source_probe=table)
-    halfway = model.fit(*table).stability_
-    monkeypatch.setattr(interpolation, "SHARE", 1.0)
-    whole = clone(model).fit(*table).stability_
+    halfway, whole = (clone(model).set_params(weight_interpolation=share).fit(*table).stability_ for share in (0.5, 1))
     for name in ("weight_change", "gradient_norm", "cka", "forgetting"):
         np.testing.assert_allclose(getattr(halfway, name)[:-1], getattr(whole, name)[:-1], rtol=1e-5, atol=1e-9)
     np.testing.assert_allclose(halfway.weight_change[-1], whole.weight_change[-1] / 2, rtol=1e-4)
@@ -172,7 +169,8 @@ def test_the_history(model, table):
     model.set_params(lr_scheduler="linear").fit(*table)
     assert [row["epoch"] for row in model.history_] == [0, 1, 2, 3]
     assert all(
-        set(row) == {"epoch", "train_loss", "valid_loss", "learning_rate", "seconds", "best"} for row in model.history_
+        set(row) == {"epoch", "train_loss", "valid_loss", "learning_rate", "seconds", "best", "share"}
+        for row in model.history_
     )
     assert model.history_[0]["train_loss"] is None
     assert all(row["seconds"] >= 0 for row in model.history_)

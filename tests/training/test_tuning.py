@@ -11,7 +11,8 @@ from support.networks import seeded
 from torch import nn
 
 from sktransfer import FineTunedClassifier, FineTunedRegressor, ModuleBackbone
-from sktransfer.training import interpolation, tuning
+from sktransfer.training import course
+from sktransfer.training.scale import best_scale
 from sktransfer.training.tunable import TunableNetwork
 
 
@@ -142,7 +143,8 @@ def weights_of(model):
 
 
 @pytest.mark.parametrize("kind", ["classes", "labels", "numbers", "mlp"])
-def test_without_validation_rows_half_of_the_way_is_kept(backbone, table, monkeypatch, kind):
+@pytest.mark.parametrize("share", [0.0, 0.3])
+def test_without_validation_rows_a_share_of_the_way_is_kept(backbone, table, kind, share):
     X, y = table
     estimator = FineTunedRegressor if kind == "numbers" else FineTunedClassifier
     y = {"labels": np.column_stack([y > 0, y > 1]).astype(int), "numbers": X[:, :2] @ [1.0, -2.0]}.get(kind, y)
@@ -151,60 +153,79 @@ def test_without_validation_rows_half_of_the_way_is_kept(backbone, table, monkey
     def fitted(**parameters):
         return estimator(backbone, **{**settings, "max_epochs": 6, **parameters}).fit(X, y)
 
-    start, half = weights_of(fitted(max_epochs=0)), weights_of(fitted())
-    monkeypatch.setattr(interpolation, "SHARE", 1.0)
-    end = weights_of(fitted())
+    start, model = weights_of(fitted(max_epochs=0)), fitted(weight_interpolation=share)
+    end = weights_of(fitted(weight_interpolation=1))
     assert any((end[name] != start[name]).any() for name in end)
-    for name, value in half.items():
-        torch.testing.assert_close(value, (start[name] + end[name]) / 2)
+    for name, value in weights_of(model).items():
+        torch.testing.assert_close(value, torch.lerp(start[name], end[name], share))
+    assert [entry["share"] for entry in model.history_] == [1.0] * 6 + [share]
 
 
 @pytest.mark.parametrize(
     "parameters",
-    [{"head_init": "random"}, {"early_stopping": True}, {"backbone": "auto", "modality": "table"}],
-    ids=["random head", "validation rows", "untrained network"],
+    [{"head_init": "random"}, {"backbone": "auto", "modality": "table"}],
+    ids=["random head", "untrained network"],
 )
-def test_when_all_of_the_way_is_kept(backbone, table, monkeypatch, parameters):
+def test_when_all_of_the_way_is_kept(backbone, table, parameters):
     model = quick(**{"backbone": backbone, **parameters}).fit(*table)
-    monkeypatch.setattr(interpolation, "SHARE", 0.3)
-    other = clone(model).fit(*table)
-    np.testing.assert_array_equal(other.predict_proba(table[0]), model.predict_proba(table[0]))
+    for share in (0.3, 1.0):
+        other = clone(model).set_params(weight_interpolation=share).fit(*table)
+        np.testing.assert_array_equal(other.predict_proba(table[0]), model.predict_proba(table[0]))
 
 
-def test_a_fit_that_goes_on_keeps_all_of_its_way(backbone, table, monkeypatch):
+def test_a_fit_that_goes_on_keeps_all_of_its_way(backbone, table):
     first = quick(backbone, warm_start=True).fit(*table)
-    other = pickle.loads(pickle.dumps(first))
-    monkeypatch.setattr(interpolation, "SHARE", 1.0)
+    other = pickle.loads(pickle.dumps(first)).set_params(weight_interpolation=0.3)
     np.testing.assert_array_equal(other.fit(*table).predict_proba(table[0]), first.fit(*table).predict_proba(table[0]))
-    monkeypatch.undo()
-    again = quick(backbone, warm_start=True).fit(*table).fit(*table)
-    np.testing.assert_allclose(again.predict_proba(table[0]), other.predict_proba(table[0]), atol=1e-6)
 
 
-def test_stages_that_open_late_go_back_too(backbone, table, monkeypatch):
+def test_stages_that_open_late_go_back_too(backbone, table):
     settings = {"freeze_depth": 0, "unfreeze_every": 1, "learning_rate": 0.01}
-    start, half = (weights_of(quick(backbone, **settings, max_epochs=n).fit(*table)) for n in (0, 3))
-    monkeypatch.setattr(interpolation, "SHARE", 1.0)
-    end = weights_of(quick(backbone, **settings).fit(*table))
+    start, half, end = (
+        weights_of(quick(backbone, **settings, weight_interpolation=share).fit(*table)) for share in (0, 0.5, 1)
+    )
     assert all((end[name] != start[name]).any() for name in end)
     for name, value in half.items():
         torch.testing.assert_close(value, (start[name] + end[name]) / 2)
 
 
-def test_statistics_that_move_go_back_too(table, monkeypatch):
+def test_statistics_that_move_go_back_too(table):
     module = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5))
     module[1].running_mean.fill_(1.0)
     settings = {"modality": "table", "freeze_depth": 0, "freeze_batch_norm": False}
 
-    def mean(n_epochs):
-        model = quick(module, **settings, max_epochs=n_epochs).fit(*table)
+    def mean(share):
+        model = quick(module, **settings, weight_interpolation=share).fit(*table)
         return model._tuned_backbone().snapshot()[1].running_mean
 
-    start, half = mean(0), mean(3)
-    monkeypatch.setattr(interpolation, "SHARE", 1.0)
-    end = mean(3)
+    start, half, end = mean(0), mean(0.5), mean(1)
     assert not torch.equal(start, end)
     torch.testing.assert_close(half, (start + end) / 2)
+
+
+@pytest.mark.parametrize("share", ["auto", 0.3, 1])
+def test_with_validation_rows_weights_on_the_way_compete(backbone, table, share):
+    X, y = table
+    rows = {"X_val": X[40:], "y_val": y[40:]}
+    settings = {"learning_rate": 3.0, "max_epochs": 4, "n_iter_no_change": None, "weight_interpolation": share}
+    model = quick(backbone, **settings).fit(X[:40], y[:40], **rows)
+    kept = next(entry for entry in model.history_ if entry["best"])
+    assert kept["valid_loss"] == min(entry["valid_loss"] for entry in model.history_)
+    assert {entry["share"] for entry in model.history_} <= {1.0, {"auto": 0.5}.get(share, share)}
+    ends = quick(backbone, **{**settings, "weight_interpolation": 1}).fit(X[:40], y[:40], **rows)
+    # They look on: what is trained is the same.
+    assert [one["train_loss"] for one in ends.history_] == [one["train_loss"] for one in model.history_]
+    assert all(one["valid_loss"] <= end["valid_loss"] for one, end in zip(model.history_, ends.history_, strict=True))
+    if share != 1:
+        assert any(entry["share"] < 1 for entry in model.history_), "nothing is said of the way"
+    losses = best_scale(
+        model._targets.loss,
+        torch.from_numpy(model.decision_function(X[40:])),
+        model._targets.tensor(model._targets.encode(y[40:])),
+        torch.ones(20),
+        3,
+    )
+    assert losses[1] == pytest.approx(kept["valid_loss"], abs=1e-4)
 
 
 def test_a_random_head_starts_near_even(backbone, table):
@@ -322,8 +343,8 @@ def test_a_head_that_is_tuned_begins_with_a_stronger_penalty(backbone, table):
         def close(self): ...
 
     probe = quick(backbone, freeze_depth="all").fit(X, y)
-    model = quick(backbone, freeze_depth=0, learning_rate=1e-6, max_epochs=1)
-    original = tuning.train
+    model = quick(backbone, freeze_depth=0, learning_rate=1e-6, max_epochs=1, weight_interpolation=0.5)
+    original = course.train
 
     def looking(module, *args, observers=(), **options):
         nonlocal network
@@ -332,7 +353,7 @@ def test_a_head_that_is_tuned_begins_with_a_stronger_penalty(backbone, table):
 
     network = None
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tuning, "train", looking)
+        patch.setattr(course, "train", looking)
         model.fit(X, y)
     full = float(probe._network.head.weight.detach().norm())
     assert norms[1] < 0.8 * full

@@ -1,0 +1,149 @@
+"""Where training starts: a cut network with its head, which starts as a probe of the frozen embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from sktransfer.backbones.preparation import Preparation
+from sktransfer.runtime.seeding import preserved_generators
+from sktransfer.training.cut import Cut
+from sktransfer.training.heads import make_head, start_from_probe
+from sktransfer.training.loop import Labelled, train
+from sktransfer.training.plan import Examples, Plan
+from sktransfer.training.probe import Scaling, fit_probe
+from sktransfer.training.rows import NetworkRows
+from sktransfer.training.targets import Targets
+from sktransfer.training.tunable import TunableNetwork
+
+ROWS_TO_TRY = 4
+
+
+def make_network(
+    cut: Cut,
+    preparation: Preparation,
+    training: Examples,
+    targets: Targets,
+    plan: Plan,
+    earlier: TunableNetwork | None = None,
+) -> TunableNetwork:
+    """Make the network with its head. A head that does not fit is told before the whole of the rows is run.
+
+    Parameters
+    ----------
+    cut : Cut
+        Where the network is cut.
+    preparation : Preparation
+        Fitted to the training rows.
+    training : Examples
+        What it learns from.
+    targets : Classes, Labels, Numbers or Taught
+        What the codes are.
+    plan : Plan
+        How.
+    earlier : TunableNetwork, optional
+        A tuned network whose head and scaling are taken over.
+
+    Returns
+    -------
+    TunableNetwork
+    """
+    with preserved_generators(seed=plan.settings.seed):
+        n_features = _n_features(cut, preparation, training, plan) if earlier is None else len(earlier.center)
+        head = make_head(plan.head if earlier is None else earlier.head, n_features, targets.n_outputs)
+        network = TunableNetwork(cut, preparation, head, n_features, fixed_norms=plan.fixed_norms)
+        if earlier is not None:
+            for name in ("center", "scale", "head_penalty"):
+                setattr(network, name, getattr(earlier, name).clone())
+            if earlier.rest_weight is not None and earlier.rest_bias is not None:
+                network.hold_back(earlier.rest_weight.clone(), earlier.rest_bias.clone())
+        elif plan.untrained is not None and plan.head_init == "random":
+            network.suffix.network.load_state_dict(plan.untrained().state_dict())  # type: ignore[union-attr]
+    return network
+
+
+def embeddings_of(rows: NetworkRows, plan: Plan) -> np.ndarray:
+    """Return the embeddings (n, d) that the pretrained network gives."""
+    return rows.vectors if rows.vectors is not None else rows.cut.embed(rows.preparation, rows.values, plan.run)
+
+
+def start_head(
+    network: TunableNetwork,
+    vectors: np.ndarray,
+    training: Examples,
+    targets: Targets,
+    plan: Plan,
+    *,
+    tell: bool = True,
+) -> bool:
+    """Let the head start from a probe of embeddings, and say whether the user stopped that; `tell` is as in `train`."""
+    scaling = Scaling.of(vectors, training.weights)
+    network.center = torch.from_numpy(scaling.center).float()
+    network.scale = torch.tensor(scaling.scale)
+    scaled = scaling.apply(vectors)
+    if not isinstance(network.head, nn.Linear) or plan.head != "linear":
+        if network.cut.all_frozen and plan.augment is None:
+            return False  # what follows is the same training
+        return _train_head_alone(network.head, scaled, training, targets, plan, tell=tell)
+    codes = targets.probe_codes(training.codes)
+    probe = fit_probe(scaled, codes, training.weights, targets.kind, targets.n_classes)
+    network.head_penalty = torch.tensor(probe.penalty)
+    start_from_probe(network.head, probe)
+    return False
+
+
+def scaled_as_in(network: TunableNetwork, vectors: np.ndarray) -> np.ndarray:
+    """Return embeddings as a head sees them."""
+    return Scaling(network.center.double().numpy(), float(network.scale)).apply(vectors)
+
+
+def add_hints(network: TunableNetwork, rows: NetworkRows, training: Examples, targets: Targets, plan: Plan) -> None:
+    """Let the network predict a teacher's features from its embedding, from a ridge regression on where it starts."""
+    with preserved_generators(seed=plan.settings.seed):
+        projection = network.add_hints(targets.n_hints)
+    if plan.head_init == "probe":
+        scaled = scaled_as_in(network, embeddings_of(rows, plan))
+        start_from_probe(projection, fit_probe(scaled, targets.hints(training.codes), training.weights, "numbers"))
+
+
+def _n_features(cut: Cut, preparation: Preparation, training: Examples, plan: Plan) -> int:
+    """Return the length of an embedding, which the first rows show."""
+    return cut.embed(preparation, list(training.values[:2]), plan.run).shape[1]
+
+
+class _Vectors:
+    """Vectors as rows for a head that is trained alone."""
+
+    def __init__(self, vectors: torch.Tensor):
+        self.vectors = vectors
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def chunks(self, places: Sequence[int]) -> list[tuple[list[int], torch.Tensor]]:
+        return [(list(range(len(places))), self.vectors[list(places)])]
+
+    def batches(self, batches: Sequence[Sequence[int]]) -> Any:
+        return (self.chunks(places) for places in batches)
+
+    def in_order(self) -> Any:
+        yield list(range(len(self))), self.vectors
+
+
+def _train_head_alone(
+    head: nn.Module, vectors: np.ndarray, training: Examples, targets: Targets, plan: Plan, *, tell: bool
+) -> bool:
+    """Train a head that is not linear on the frozen embeddings, and say whether the user stopped it.
+
+    It is what a probe is to a linear head.
+    """
+    data = Labelled(
+        _Vectors(torch.from_numpy(vectors)), targets.tensor(training.codes), torch.from_numpy(training.weights)
+    )
+    groups = [{"params": list(head.parameters()), "lr": plan.rates.head, "weight_decay": plan.weight_decay}]
+    sample = _Vectors(torch.from_numpy(vectors[:ROWS_TO_TRY]))
+    return train(head, data, targets.loss, groups, plan.settings, sample=sample, tell=tell).interrupted
