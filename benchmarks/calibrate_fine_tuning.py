@@ -6,8 +6,7 @@
 
 Prints, for each setting, what it gains over the frozen probe on each task, the mean over tasks, and the largest loss. A
 setting is the defaults but for what its name says; ``--set`` takes names or how they begin. "restraint" is what the probe's
-penalty is multiplied by while the network under it is tuned, "share" how much of the way from start to end is kept where
-there are no validation rows. The seeds are not those of the evaluation: they choose other
+penalty is multiplied by while the network under it is tuned. The seeds are not those of the evaluation: they choose other
 target rows, or another order of them where the split is official.
 """
 
@@ -26,7 +25,7 @@ from sklearn.metrics import get_scorer
 from benchmarks.evaluate_fine_tuning import NAIVE, Task, all_tasks
 from benchmarks.report import begin, choose, make_parser, write_evaluation
 from sktransfer import FineTunedClassifier
-from sktransfer.training import interpolation, restraint
+from sktransfer.training import restraint
 
 FIRST_SEED = 100
 RATES, RATIOS = (3e-4, 1e-3, 3e-3), (0.03, 0.1, 0.3, 1.0)
@@ -35,10 +34,10 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     "layer_decay": (1.0,),
     "max_epochs": (10, 40),
     "restraint": (1.0, 3.0, 30.0),
-    "share": (0.25, 0.75, 1.0),
+    "weight_interpolation": (0.25, 0.5, 0.75, 1.0),
 }
 # Not parameters of the estimators.
-CONSTANTS = {"restraint": (restraint, "FACTOR"), "share": (interpolation, "SHARE")}
+CONSTANTS = {"restraint": (restraint, "FACTOR")}
 # Photographs and 77 intents take minutes a fit.
 CHEAP = ("series", "heart", "adult", "digits")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from sktransfer.training.tunable import TunableNetwork
 # One row of so many judges.
 _EVERY = 4
 _FEWEST_JUDGES = 8
+# Standard errors by which these shares of the way have to be better than half of it. To go nowhere by mistake costs all
+# that was learned.
+_SURE = {1.0: 1.0, 0.0: 2.0}
 # Differences of losses that are not worth a word, whatever their error.
 _NOTHING = 1e-3
 
@@ -57,8 +60,8 @@ def rehearse(
     Returns
     -------
     float
-        Half of the way, unless rows say otherwise: all of it, or none, where that is better by more than the standard error
-        of the difference of losses. Half of it, without a rehearsal, where there are too few rows to judge.
+        Half of the way, unless rows say otherwise: all of it where that is better by more than the standard error of the
+        difference of losses, none where it is by more than two. Half, without a rehearsal, where too few rows judge.
 
     Notes
     -----
@@ -81,12 +84,17 @@ def rehearse(
         return HALF_WAY  # rates under which losses explode: the training itself will tell
     judged = PartOfRows(rows.plain(), judging)
     losses = {}
-    for share in (0.0, HALF_WAY, 1.0):
+    for share in (HALF_WAY, *_SURE):
         with course.start.at(share):
             losses[share] = _losses(network, judged, others, targets, plan)
-    for share in (0.0, 1.0):
-        gain, error = _mean_and_error(losses[HALF_WAY] - losses[share], others.weights, groups[judging])
-        if gain > max(error, _NOTHING):
+    return _best_share(losses, others.weights, groups[judging])
+
+
+def _best_share(losses: Mapping[float, np.ndarray], weights: np.ndarray, groups: np.ndarray) -> float:
+    """Return the share whose losses are clearly lower than half way, or that."""
+    for share, n_errors in _SURE.items():
+        gain, error = _mean_and_error(losses[HALF_WAY] - losses[share], weights, groups)
+        if gain > max(n_errors * error, _NOTHING):
             return share
     return HALF_WAY
 

@@ -193,18 +193,25 @@ def test_fine_tuning_is_evaluated_next_to_the_other_ways(data, tmp_path, capsys)
 
 def test_the_defaults_are_calibrated_setting_by_setting(data, tmp_path, capsys):
     from benchmarks import calibrate_fine_tuning
-    from sktransfer.training import interpolation, restraint
+    from sktransfer.training import restraint
 
-    path, before = tmp_path / "result.json", (restraint.FACTOR, interpolation.SHARE)
+    path, before = tmp_path / "result.json", restraint.FACTOR
     arguments = ["--data", str(data), "--task", "heart-cleveland-hungarian-50", "--seeds", "1", "--json", str(path)]
-    names = ["defaults", "max_epochs 40", "restraint 1", "restraint 30", "share 0.25", "share 1"]
+    names = [
+        "defaults",
+        "max_epochs 40",
+        "restraint 1",
+        "restraint 30",
+        "weight_interpolation 0.25",
+        "weight_interpolation 1",
+    ]
     chosen = [part for name in names for part in ("--set", name)]
     assert calibrate_fine_tuning.main([*arguments, *chosen]) == 0
     found = json.loads(path.read_text())["tasks"]["heart-cleveland-hungarian-50"]
     assert set(found) == {"probe", *names} and 0 < found["probe"] < 1
     assert found["restraint 1"] != found["restraint 30"]
-    assert found["share 0.25"] != found["share 1"]
-    assert (restraint.FACTOR, interpolation.SHARE) == before
+    assert found["weight_interpolation 0.25"] != found["weight_interpolation 1"]
+    assert restraint.FACTOR == before
     assert "worst" in capsys.readouterr().out
 
 

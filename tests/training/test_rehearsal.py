@@ -56,15 +56,28 @@ def test_all_of_the_way_is_kept_where_it_is_clearly_better(backbone, curved):
     assert model.score(X[200:], y[200:]) > half.score(X[200:], y[200:]) + 0.05
 
 
-def test_the_start_is_kept_where_training_does_harm(backbone):
-    rng = np.random.default_rng(0)
-    X = rng.normal(size=(120, 6))
-    y = (X[:, 0] + X[:, 1] + 0.7 * rng.normal(size=120) > 0).astype(int)
-    model = quick(backbone, max_epochs=60, learning_rate=0.3, backbone_lr_ratio=1.0).fit(X, y)
+def test_the_start_is_kept_where_training_does_harm(backbone, table, monkeypatch):
+    X, y = table
+    monkeypatch.setattr(rehearsal, "_best_share", lambda *args: 0.0)
+    model = quick(backbone, learning_rate=0.1).fit(X, y)
     assert kept(model) == 0
     start = quick(backbone, max_epochs=0).fit(X, y)
     np.testing.assert_allclose(model.transform(X), start.transform(X), rtol=1e-6)
     np.testing.assert_allclose(model.predict_proba(X), start.predict_proba(X), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "none, all_, best",
+    [(0.0, 0.0, 0.5), (0.5, -0.15, 1.0), (0.5, -0.05, 0.5), (-0.15, 0.5, 0.5), (-0.25, 0.5, 0.0), (-1.0, -1.0, 1.0)],
+)
+def test_what_is_clearly_better(none, all_, best):
+    noise = np.random.default_rng(0).normal(size=100)
+    noise = (noise - noise.mean()) / noise.std(ddof=1)  # the error of a mean is 0.1
+    half = np.ones(100)
+    losses = {0.0: half + none + noise, 0.5: half, 1.0: half + all_ + noise}
+    assert rehearsal._best_share(losses, np.ones(100), np.arange(100)) == best
+    tiny = {share: 1e-4 * one for share, one in losses.items()}
+    assert rehearsal._best_share(tiny, np.ones(100), np.arange(100)) == 0.5
 
 
 def test_half_of_the_way_is_kept_where_nothing_is_clear(backbone, table):
