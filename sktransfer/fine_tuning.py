@@ -45,9 +45,9 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         An untrained network has nothing worth keeping: all its stages are trained.
     learning_rate : float, default=1e-3
         Rate of a head that starts at random, at the height of the schedule.
-    backbone_lr_ratio : float, default=0.1
-        Rate of the top stage, as a share of `learning_rate`. A head that starts as a probe has learned already, and moves at
-        this rate too.
+    backbone_lr_ratio : float or "auto", default="auto"
+        Rate of the top stage, as a share of `learning_rate`; ``"auto"`` is 0.1 for networks with attention, 0.3 for others.
+        A head that starts as a probe has learned already, and moves at this rate too.
     layer_decay : float, default=0.9
         Rate of each stage, as a share of that of the stage above it, in (0, 1].
     unfreeze_every : int or None, default=None
@@ -79,7 +79,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         Weights of classes, by label; ``"balanced"`` makes all classes count the same. Rows of a class of weight 0 are left
         out, and so is the class.
     max_epochs : int or "auto", default="auto"
-        Passes over the training rows. ``"auto"`` is 20, and 8 for a pretrained network with 1,000 rows or more, of which each
+        Passes over the training rows. ``"auto"`` is 20, and 6 for a pretrained network with 1,000 rows or more, of which each
         pass is many steps.
     batch_size : int, default=32
         Rows of one step. Where they don't fit into memory, the step is computed in parts, with the same result but for
@@ -108,8 +108,8 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         start. Only for a pretrained network under a head that starts as a probe, and not with `warm_start`. Without
         validation rows ``"auto"`` rehearses: it trains on three quarters of the rows, and the others say whether half of the
         way is kept, or all or none of it; then all rows are trained on. With fewer than some 32 rows it is half. With
-        validation rows the weights half way to each epoch's compete with these; a number other than 1 takes the place of the
-        half.
+        validation rows the weights half way to those of the last epoch are one more candidate; a number other than 1 takes the
+        place of the half.
     stability_every : int or None, default=None
         Epochs between entries of `stability_`; None keeps no record.
     source_probe : tuple of (X, y) or None, default=None
@@ -198,7 +198,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         *,
         freeze_depth=0.5,
         learning_rate=1e-3,
-        backbone_lr_ratio=0.1,
+        backbone_lr_ratio="auto",
         layer_decay=0.9,
         unfreeze_every=None,
         l2_sp=0.0,
@@ -501,9 +501,9 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         An untrained network has nothing worth keeping: all its stages are trained.
     learning_rate : float, default=1e-3
         Rate of a head that starts at random, at the height of the schedule.
-    backbone_lr_ratio : float, default=0.1
-        Rate of the top stage, as a share of `learning_rate`. A head that starts as a probe has learned already, and moves at
-        this rate too.
+    backbone_lr_ratio : float or "auto", default="auto"
+        Rate of the top stage, as a share of `learning_rate`; ``"auto"`` is 0.1 for networks with attention, 0.3 for others.
+        A head that starts as a probe has learned already, and moves at this rate too.
     layer_decay : float, default=0.9
         Rate of each stage, as a share of that of the stage above it, in (0, 1].
     unfreeze_every : int or None, default=None
@@ -530,7 +530,7 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         crops up to 30 percent away and mirrors half of the images, which is wrong for digits and letters. The frozen stages
         then run in every epoch.
     max_epochs : int or "auto", default="auto"
-        Passes over the training rows. ``"auto"`` is 20, and 8 for a pretrained network with 1,000 rows or more, of which each
+        Passes over the training rows. ``"auto"`` is 20, and 6 for a pretrained network with 1,000 rows or more, of which each
         pass is many steps.
     batch_size : int, default=32
         Rows of one step. Where they don't fit into memory, the step is computed in parts, with the same result but for
@@ -558,8 +558,8 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         start. Only for a pretrained network under a head that starts as a probe, and not with `warm_start`. Without
         validation rows ``"auto"`` rehearses: it trains on three quarters of the rows, and the others say whether half of the
         way is kept, or all or none of it; then all rows are trained on. With fewer than some 32 rows it is half. With
-        validation rows the weights half way to each epoch's compete with these; a number other than 1 takes the place of the
-        half.
+        validation rows the weights half way to those of the last epoch are one more candidate; a number other than 1 takes the
+        place of the half.
     stability_every : int or None, default=None
         Epochs between entries of `stability_`; None keeps no record.
     source_probe : tuple of (X, y) or None, default=None
@@ -634,7 +634,7 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         *,
         freeze_depth=0.5,
         learning_rate=1e-3,
-        backbone_lr_ratio=0.1,
+        backbone_lr_ratio="auto",
         layer_decay=0.9,
         unfreeze_every=None,
         l2_sp=0.0,

@@ -49,7 +49,8 @@ from sktransfer.training.tuning import tune
 # Trained from scratch, where no network is there that fits all rows of a kind.
 _UNTRAINED = {"table": "table-mlp", "series": "series-cnn"}
 _MANY_ROWS = 1000
-_EPOCHS, _FEW_EPOCHS = 20, 8
+_EPOCHS, _FEW_EPOCHS = 20, 6
+_RATIO, _RATIO_WITH_ATTENTION = 0.3, 0.1
 # What a fit keeps of the columns of X.
 _OF_COLUMNS = ("n_features_in_", "feature_names_in_", "_image_shape")
 _Part = tuple[Any, Any, Any]  # rows, targets, weights
@@ -66,7 +67,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         "backbone": "no_validation",
         "freeze_depth": "no_validation",
         "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "backbone_lr_ratio": [Interval(Real, 0, None, closed="left")],
+        "backbone_lr_ratio": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
         "layer_decay": [Interval(Real, 0, 1, closed="right")],
         "unfreeze_every": [Interval(Integral, 1, None, closed="left"), None],
         "l2_sp": [Interval(Real, 0, None, closed="left")],
@@ -388,7 +389,8 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         )
         head_init = "random" if untrained else self.head_init
         fixed_norms = head_init == "probe" if self.freeze_batch_norm == "auto" else bool(self.freeze_batch_norm)
-        ratio, decay = (1.0, 1.0) if untrained else (self.backbone_lr_ratio, self.layer_decay)
+        ratio = _ratio_for(backbone) if self.backbone_lr_ratio == "auto" else self.backbone_lr_ratio
+        ratio, decay = (1.0, 1.0) if untrained else (ratio, self.layer_decay)
         source = None
         if self.source_probe is not None:
             X_source, y_source = self.source_probe
@@ -530,6 +532,12 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             self._network = TunableNetwork(cut, self._preparation, head, len(values["center"]))
             self._network.take_state(values)
             self._network.eval()
+
+
+def _ratio_for(backbone: Backbone) -> float:
+    """Return the rate of the top stage as a share of a new head's: attention is spoilt more easily than layers without it."""
+    attends = any("attention" in type(module).__name__.lower() for module in backbone.network_to_read().modules())
+    return _RATIO_WITH_ATTENTION if attends else _RATIO
 
 
 def check_all_there(y: Any) -> None:

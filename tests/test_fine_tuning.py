@@ -917,7 +917,7 @@ def test_validation_rows_through_a_pipeline(backbone, table):
     assert pipeline[-1].history_[0]["valid_loss"] == wanted.history_[0]["valid_loss"]
 
 
-@pytest.mark.parametrize(("n_rows", "untrained", "wanted"), [(990, False, 20), (1000, False, 8), (1000, True, 20)])
+@pytest.mark.parametrize(("n_rows", "untrained", "wanted"), [(990, False, 20), (1000, False, 6), (1000, True, 20)])
 def test_a_pretrained_network_with_many_rows_needs_fewer_epochs(backbone, n_rows, untrained, wanted):
     X, y = make_classification(n_rows, 6, random_state=0)
     model = quick("auto" if untrained else backbone, max_epochs="auto", early_stopping=False)

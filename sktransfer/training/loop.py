@@ -161,7 +161,7 @@ def train(
         From outputs, targets and weights of all validation rows to what is lowest for the best epoch; the mean loss if None.
     rival : callable, optional
         Puts other weights into the module for as long as it is entered, and gives the share of the way from the start at
-        which they lie. They compete with the weights of each epoch, where there is `validation`.
+        which they lie. Those of the last epoch compete with the weights of each, where there is `validation`.
     observers : sequence of Observer
         Told of epochs and steps.
     tell : bool, default=True
@@ -421,39 +421,41 @@ class _Judge(Callback):
         if valid_loss is None and not net.is_finite():
             raise _Diverged(epoch)
         rate = net.optimizer_.param_groups[0]["lr"]
-        entry = self._write(epoch, train_loss, valid_loss, rate, 0.0)
+        entry = self._write(epoch, train_loss, valid_loss, rate, time.perf_counter() - self.began)
         self.result.n_epochs = epoch
         stop = False
         if valid_loss is None:
             self.keeper.keep(epoch)
         else:
-            stop = not self._compete(net, entry)
-        entry["seconds"] = time.perf_counter() - self.began
+            self.stale = 0 if self._keep_if_best(valid_loss, epoch) else self.stale + 1
+            stop = self.settings.n_iter_no_change is not None and self.stale >= self.settings.n_iter_no_change
         for observer in self.observers:
             stop = bool(observer.on_epoch_end(epoch, entry)) or stop
         if stop or epoch == self.settings.max_epochs:
+            self._let_rival_compete(net, entry)
             for observer in self.observers:
                 observer.on_last_epoch(epoch)
         if stop:
             raise _Enough
 
-    def _compete(self, net: Any, entry: dict[str, Any]) -> bool:
-        """Keep the weights of an epoch, or those of its rival, where they are the best so far; say whether to go on."""
-        best_before = self.best
-        self._keep_if_best(entry["valid_loss"], entry["epoch"])
-        if self.rival is not None:
-            with self.rival() as share:
-                loss = net.validate()
-                if loss < entry["valid_loss"]:
-                    entry |= {"valid_loss": loss, "share": share}
-                    self._keep_if_best(loss, entry["epoch"])
-        self.stale = 0 if self.best < best_before else self.stale + 1
-        return self.settings.n_iter_no_change is None or self.stale < self.settings.n_iter_no_change
+    def _let_rival_compete(self, net: Any, entry: dict[str, Any]) -> None:
+        """Judge the rival of the last epoch; those of epochs at high rates would win by the luck of the draw."""
+        if self.rival is None:
+            return
+        began = time.perf_counter()
+        with self.rival() as share:
+            loss = net.validate()
+            if loss < entry["valid_loss"]:
+                entry |= {"valid_loss": loss, "share": share}
+                self._keep_if_best(loss, entry["epoch"])
+        entry["seconds"] += time.perf_counter() - began
 
-    def _keep_if_best(self, loss: float, epoch: int) -> None:
+    def _keep_if_best(self, loss: float, epoch: int) -> bool:
         if loss < self.best:
             self.best = loss
             self.keeper.keep(epoch)
+            return True
+        return False
 
 
 class _Net(skorch.NeuralNet):

@@ -130,10 +130,11 @@ def tune(
     size = head_norm(network) if course.restraint != 1 else 0.0
     observers = [*watch(network), *([] if stability is None else [stability])]
     result = course.run(data, targets, plan, validation=held_out, sample=sample, observers=observers)
+    kept = next(entry for entry in result.history if entry["best"])
     if start is not None and share is not None and held_out is None and start.go_back(share):
-        next(entry for entry in result.history if entry["best"])["share"] = share
-        if stability is not None:
-            stability.measure_again()
+        kept["share"] = share
+    if stability is not None and kept["share"] < 1:
+        stability.measure_again()
     if course.restraint != 1 and not result.history[0]["best"]:
         let_go(network, data, held_out, targets, plan, most=size)
     record = None if stability is None else stability.result()

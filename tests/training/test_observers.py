@@ -114,7 +114,8 @@ def test_a_bar_with_verbose(model, table, capsys):
 
 def test_the_stability_record(model, table):
     X, y = table
-    model.set_params(stability_every=2, max_epochs=5, learning_rate=0.01, source_probe=(X, y)).fit(X, y)
+    model.set_params(stability_every=2, max_epochs=5, learning_rate=0.01, backbone_lr_ratio=0.1)
+    model.set_params(source_probe=(X, y)).fit(X, y)
     record = model.stability_
     assert record.stages == ("0", "2", "4")
     assert record.epochs.tolist() == [0, 2, 4, 5]
