@@ -105,7 +105,8 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         Epochs without a better validation loss after which training ends.
     weight_interpolation : "auto" or float, default="auto"
         Share of the way from the start of training to its end at which the weights that are kept lie: 1 is the end, 0 the
-        start. Only for a pretrained network under a head that starts as a probe, and not with `warm_start`. Without
+        start. Only where stages of a pretrained network are trained under a head that starts as a probe, and not where
+        `warm_start` goes on or a teacher's answers are learned; elsewhere it is 1. Without
         validation rows ``"auto"`` rehearses: it trains on three quarters of the rows, and the others say whether half of the
         way is kept, or all or none of it; then all rows are trained on. With fewer than some 32 rows it is half. With
         validation rows the weights half way to those of the last epoch are one more candidate; a number other than 1 takes the
@@ -152,7 +153,8 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
     history_ : list of dict
         One entry for each epoch, 0 for the start: ``epoch``, ``train_loss`` and ``valid_loss`` (None where there is none),
         ``learning_rate`` (of the head, at the end of the epoch), ``seconds``, ``best`` (whether its weights are the ones kept),
-        ``share`` (which share of the way from the start to them, see `weight_interpolation`).
+        ``share`` (how much of the way from the start to this epoch the weights lie that were judged or kept, see
+        `weight_interpolation`).
         Under a head that starts as a probe, ``valid_loss`` is that of scores at the factor that suits them best.
     n_epochs_ : int
         Epochs that ran.
@@ -555,7 +557,8 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         Epochs without a better validation loss after which training ends.
     weight_interpolation : "auto" or float, default="auto"
         Share of the way from the start of training to its end at which the weights that are kept lie: 1 is the end, 0 the
-        start. Only for a pretrained network under a head that starts as a probe, and not with `warm_start`. Without
+        start. Only where stages of a pretrained network are trained under a head that starts as a probe, and not where
+        `warm_start` goes on or a teacher's answers are learned; elsewhere it is 1. Without
         validation rows ``"auto"`` rehearses: it trains on three quarters of the rows, and the others say whether half of the
         way is kept, or all or none of it; then all rows are trained on. With fewer than some 32 rows it is half. With
         validation rows the weights half way to those of the last epoch are one more candidate; a number other than 1 takes the
@@ -600,7 +603,8 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
     history_ : list of dict
         One entry for each epoch, 0 for the start: ``epoch``, ``train_loss`` and ``valid_loss`` (None where there is none),
         ``learning_rate`` (of the head, at the end of the epoch), ``seconds``, ``best`` (whether its weights are the ones kept),
-        ``share`` (which share of the way from the start to them, see `weight_interpolation`).
+        ``share`` (how much of the way from the start to this epoch the weights lie that were judged or kept, see
+        `weight_interpolation`).
     n_epochs_ : int
         Epochs that ran.
     stages_ : tuple of StageInfo

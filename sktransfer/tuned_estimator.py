@@ -366,6 +366,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         n_rows: int,
         validates: bool,
     ) -> Plan:
+        from_random = untrained or self.weights == "random"
         run = self._frozen_run(preparation)
         autocast = None
         if device.type == "cuda" and self.precision != "float32":
@@ -373,7 +374,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             autocast = None if dtype == torch.float32 else dtype
         max_epochs = self.max_epochs
         if max_epochs == "auto":
-            max_epochs = _FEW_EPOCHS if n_rows >= _MANY_ROWS and not untrained else _EPOCHS
+            max_epochs = _FEW_EPOCHS if n_rows >= _MANY_ROWS and not from_random else _EPOCHS
         settings = Settings(
             max_epochs=max_epochs,
             batch_size=self.batch_size,
@@ -396,6 +397,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             X_source, y_source = self.source_probe
             with about("source_probe"):
                 source = preparation.read(read_rows(X_source, backbone.kind).values), column_or_1d(y_source)
+        share = None if isinstance(self.weight_interpolation, str) else float(self.weight_interpolation)
         fresh = None
         if untrained:
             name = self._backbone_for(backbone.kind)
@@ -416,7 +418,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             source=source,
             untrained=fresh,
             fixed_norms=fixed_norms,
-            interpolation=None if isinstance(self.weight_interpolation, str) else float(self.weight_interpolation),
+            interpolation=1.0 if from_random else share,
         )
 
     def _fitted_attributes(

@@ -41,7 +41,7 @@ def make_head(head: Any, n_features: int, n_outputs: int) -> nn.Module:
     if head == "mlp":
         # No dropout: rows are few, and weight decay and early stopping are there.
         return nn.Sequential(nn.Linear(n_features, 256), nn.GELU(), nn.Linear(256, n_outputs))
-    made = copy.deepcopy(head) if isinstance(head, nn.Module) else head(n_features, n_outputs)
+    made = copy.deepcopy(head if isinstance(head, nn.Module) else head(n_features, n_outputs))
     if not isinstance(made, nn.Module):
         raise TypeError(f"head made a {type(made).__name__}; it has to return a torch.nn.Module.")
     made.eval()

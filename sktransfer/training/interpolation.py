@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch.nn.modules.batchnorm import _NormBase
 
 from sktransfer.training.observers import Bystander
 from sktransfer.training.plan import Plan
@@ -59,9 +60,8 @@ class Start(Bystander):
         """Go back to where only a share of the way had been gone, and say whether training got as far as to begin."""
         if not self._weights:
             return False
-        with torch.no_grad():
-            for now, start in zip(self._trained(), self._weights, strict=True):
-                now.copy_(torch.lerp(start.to(now.device, now.dtype), now, share))
+        pairs = zip(self._trained(), self._weights, strict=True)
+        _put(self._trained(), [torch.lerp(start.to(now.device, now.dtype), now, share) for now, start in pairs])
         return True
 
     @contextmanager
@@ -72,12 +72,26 @@ class Start(Bystander):
         try:
             yield share
         finally:
-            with torch.no_grad():
-                for now, then in zip(self._trained(), reached, strict=True):
-                    now.copy_(then)
+            _put(self._trained(), reached)
 
     def _trained(self) -> list[torch.Tensor]:
-        """Return weights that training may change, also those of stages that open late, and statistics that it moves."""
+        """Return weights that training may change, also those of stages that open late, and statistics that it moves.
+
+        Other buffers may be anything, a mask of infinities or the last activations, which have nothing half way.
+        """
         network = self.network
-        statistics = [one for one in network.buffers() if one.is_floating_point()]
+        norms = [one for one in network.modules() if isinstance(one, _NormBase)]
+        statistics = [one for norm in norms for one in (norm.running_mean, norm.running_var) if one is not None]
         return [*network.head.parameters(), *network.parameters_behind_the_cut(), *statistics]
+
+
+def _put(weights: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> None:
+    """Write values into weights, all of them even if the user interrupts."""
+    with torch.no_grad():
+        try:
+            for weight, value in zip(weights, values, strict=True):
+                weight.copy_(value)
+        except KeyboardInterrupt:
+            for weight, value in zip(weights, values, strict=True):
+                weight.copy_(value)
+            raise

@@ -203,10 +203,9 @@ def train(
                 raise
             result.interrupted = True
             keeper.restore()
-            _warn(
-                f"Training was interrupted in epoch {result.n_epochs + 1} of {settings.max_epochs}; the weights are those "
-                f"of epoch {keeper.epoch}."
-            )
+            epoch, last = result.n_epochs + 1, settings.max_epochs
+            when = f"in epoch {epoch} of {last}" if epoch <= last else f"after epoch {last}"
+            _warn(f"Training was interrupted {when}; the weights are those of epoch {keeper.epoch}.")
         finally:
             module.zero_grad(set_to_none=True)
             module.to("cpu").eval()
@@ -346,7 +345,11 @@ class _Keeper:
         values |= dict(self.module.named_parameters())
         with torch.no_grad():
             for name, kept in self._state.items():
-                values[name].copy_(kept)
+                now = values[name]
+                if now.shape == kept.shape and 0 not in now.stride():
+                    now.copy_(kept)
+                else:  # a buffer that grew, or one whose values share a place
+                    now.data = kept.to(now.device)
 
 
 class _Rates(Callback):

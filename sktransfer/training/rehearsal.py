@@ -107,8 +107,10 @@ def _groups(digests: Sequence[bytes]) -> np.ndarray:
 
 def _judges(groups: np.ndarray, classes: np.ndarray | None) -> np.ndarray:
     """Choose rows that judge, of each class alike; the only row of a class is there to learn from."""
-    _, first = np.unique(groups, return_index=True)
-    of_group = np.zeros(len(first), int) if classes is None else classes[first]
+    of_group = np.zeros(groups.max() + 1, int)
+    if classes is not None:
+        of_group[:] = classes.max()
+        np.minimum.at(of_group, groups, classes)  # of equal rows with several classes, whatever their order
     order = np.argsort(of_group, kind="stable")
     chosen = order[_EVERY - 1 :: _EVERY]
     counts = np.bincount(of_group)

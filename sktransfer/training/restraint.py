@@ -6,7 +6,6 @@ stronger penalty it leaves something to learn.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -92,21 +91,13 @@ def let_go(
     What training rows say of that flatters, so with them the head becomes no larger than the probe was, which is `most`. A
     probe under a network that has not moved stays as it is: its size is the best one already.
     """
-    try:
-        if held_out is not None and len(held_out.rows) >= _ROWS_TO_SETTLE:
-            scale = _surest(network, held_out, targets, plan)
-        else:
-            size = head_norm(network)
-            scale = _surest(network, training, targets, plan, 0.5 * float(network.head_penalty) * size**2)
-            scale = min(scale, max(1.0, most / size)) if size else 1.0
-        network.scale_scores(scale)
-    except KeyboardInterrupt:
-        warnings.warn(
-            "Training was over when it was interrupted: the network is whole, but its probabilities are less sure than "
-            "they may be.",
-            UserWarning,
-            stacklevel=2,
-        )
+    if held_out is not None and len(held_out.rows) >= _ROWS_TO_SETTLE:
+        scale = _surest(network, held_out, targets, plan)
+    else:
+        size = head_norm(network)
+        scale = _surest(network, training, targets, plan, 0.5 * float(network.head_penalty) * size**2)
+        scale = min(scale, max(1.0, most / size)) if size else 1.0
+    network.scale_scores(scale)
 
 
 def _surest(network: TunableNetwork, data: Labelled, targets: Targets, plan: Plan, penalty: float = 0.0) -> float:

@@ -19,7 +19,7 @@ from sktransfer.runtime.batching import batches_by_size, made_ahead
 from sktransfer.training.cut import Cut
 
 _LOOKED_AT_FIRST, _LOOKED_AT_FIRST_BESIDE = 256, 16
-_FETCHED_AT_ONCE, _JUDGED_AT_ONCE = 2048, 32
+_FETCHED_AT_ONCE = 2048
 # Fewer rows don't keep the processor busy.
 _FEWEST_TOGETHER = 6
 
@@ -166,13 +166,14 @@ class NetworkRows:
         for places, items in zip(batches, prepared, strict=True):
             yield self._chunks(list(places), items)
 
-    def in_order(self) -> Iterator[tuple[list[int], Chunk]]:
-        """Yield all rows once, like sizes together."""
+    def in_order(self, places: Sequence[int] | None = None) -> Iterator[tuple[list[int], Chunk]]:
+        """Yield rows once, like sizes together: all, or those at some places."""
+        wanted = range(len(self)) if places is None else places
         if self._vectors is not None:
-            yield list(range(len(self))), Chunk(vectors=self._vectors)
+            yield list(wanted), Chunk(vectors=self._vectors[list(wanted)])
             return
-        for start in range(0, len(self), self._piece):
-            piece = list(range(start, min(start + self._piece, len(self))))
+        for start in range(0, len(wanted), self._piece):
+            piece = list(wanted[start : start + self._piece])
             items = self._prepared(piece)
             rows = None if self._activations is None or self.augment is not None else self._activated(piece)
             for positions in self._by_size(piece, items):
@@ -365,11 +366,10 @@ class PartOfRows:
         return self.rows.batches([self._among_all(places) for places in batches])
 
     def in_order(self) -> Iterator[tuple[list[int], Chunk]]:
-        """Yield all rows once."""
-        for start in range(0, len(self), _JUDGED_AT_ONCE):
-            piece = range(start, min(start + _JUDGED_AT_ONCE, len(self)))
-            for positions, chunk in self.chunks(piece):
-                yield [piece[i] for i in positions], chunk
+        """Yield all rows once, like sizes together."""
+        position = {place: i for i, place in enumerate(self.places)}
+        for places, chunk in self.rows.in_order(self.places):
+            yield [position[place] for place in places], chunk
 
     def _among_all(self, places: Sequence[int]) -> list[int]:
         return [self.places[place] for place in places]

@@ -120,7 +120,7 @@ def tune(
             share = rehearse(rows, vectors, training, targets, plan, sample=sample, observers=rehearsal)
         except KeyboardInterrupt:
             warnings.warn(
-                "Training was interrupted in its rehearsal; the network is the one it starts from, under the probe.",
+                "Training was interrupted in its rehearsal; the network and its head are as they start.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -131,12 +131,21 @@ def tune(
     observers = [*watch(network), *([] if stability is None else [stability])]
     result = course.run(data, targets, plan, validation=held_out, sample=sample, observers=observers)
     kept = next(entry for entry in result.history if entry["best"])
-    if start is not None and share is not None and held_out is None and start.go_back(share):
-        kept["share"] = share
-    if stability is not None and kept["share"] < 1:
-        stability.measure_again()
-    if course.restraint != 1 and not result.history[0]["best"]:
-        let_go(network, data, held_out, targets, plan, most=size)
+    try:
+        if start is not None and share is not None and held_out is None and kept["epoch"]:
+            kept["share"] = share  # before the weights, which are put there even if the user interrupts
+            start.go_back(share)
+        if course.restraint != 1 and kept["epoch"]:
+            let_go(network, data, held_out, targets, plan, most=size)
+        if stability is not None and kept["share"] < 1:
+            stability.measure_again()
+    except KeyboardInterrupt:
+        warnings.warn(
+            "Training was over when it was interrupted: the network is whole, but its probabilities may be less sure than they "
+            "could be, and the stability record may lack its end.",
+            UserWarning,
+            stacklevel=2,
+        )
     record = None if stability is None else stability.result()
     return Tuned(network, result.history, result.n_epochs, record, course.rates)
 

@@ -10,7 +10,7 @@ from support.networks import seeded
 from torch import nn
 
 from sktransfer import FineTunedClassifier, FineTunedRegressor, ModuleBackbone
-from sktransfer.training import probe, rehearsal
+from sktransfer.training import interpolation, probe, rehearsal
 
 
 class Network(nn.Module):
@@ -160,6 +160,17 @@ def test_rows_that_judge_are_of_each_class_and_no_copies_of_others():
     np.testing.assert_array_equal(again, judges[order])
 
 
+def test_rows_that_judge_are_the_same_in_any_order_where_equal_rows_have_several_classes():
+    rng = np.random.default_rng(0)
+    rows, classes = rng.integers(0, 60, 120), rng.integers(0, 3, 120)
+    order = rng.permutation(120)
+    judges, again = (
+        rehearsal._judges(rehearsal._groups([bytes([row]) for row in some]), of)
+        for some, of in ((rows, classes), (rows[order], classes[order]))
+    )
+    np.testing.assert_array_equal(again, judges[order])
+
+
 def test_the_only_row_of_a_class_does_not_judge():
     classes = np.array([0] * 8 + [1, 2, 3, 4])
     judges = rehearsal._judges(np.arange(12), classes)
@@ -195,7 +206,7 @@ def test_an_interrupt_in_the_rehearsal_leaves_the_probe(backbone, table, monkeyp
     model = quick(backbone)
     start = clone(model).set_params(max_epochs=0).fit(X, y)
     monkeypatch.setattr(rehearsal, "run_network", press)
-    with pytest.warns(UserWarning, match="interrupted in its rehearsal; the network is the one it starts from"):
+    with pytest.warns(UserWarning, match="interrupted in its rehearsal; the network and its head are as they start"):
         model.fit(X, y)
     assert model.n_epochs_ == 0
     assert [entry["epoch"] for entry in model.history_] == [0]
@@ -226,6 +237,96 @@ def test_losses_that_explode_are_told_once(backbone, table):
         model.fit(*table)
     assert len(told) == 1
     assert np.isfinite(model.predict_proba(table[0])).all()
+
+
+def test_a_start_that_is_kept_is_whole(backbone, table):
+    model = quick(backbone, learning_rate=1e30, optimizer="sgd", max_grad_norm=None)
+    with pytest.warns(UserWarning, match="the weights are those of epoch 0"):
+        model.fit(*table)
+    assert [entry["share"] for entry in model.history_] == [1.0]
+
+
+class Remembering(nn.Module):
+    """Keeps buffers that have nothing half way."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.what, self.first, self.second = what, nn.Linear(6, 8), nn.Linear(8, 8)
+        kept = {"mask": torch.full((2,), -torch.inf), "shared": torch.ones(1).expand(8)}
+        self.register_buffer("kept", kept.get(what, torch.zeros(1, 8)))
+
+    def forward(self, rows):
+        rows = torch.tanh(self.first(rows))
+        if self.what == "last":
+            self.kept = rows.detach()
+        if self.what == "growing" and len(self.kept) < len(rows):
+            self.kept = torch.zeros(len(rows), 8)
+        return self.second(rows)
+
+
+@pytest.mark.parametrize("validates", [False, True])
+@pytest.mark.parametrize("what", ["mask", "shared", "last", "growing"])
+def test_buffers_that_are_no_statistics(table, what, validates):
+    X, y = table
+    backbone = ModuleBackbone(seeded(lambda: Remembering(what)), modality="table", stages=["first", "second"])
+    model = quick(backbone, early_stopping=validates, validation_fraction=20).fit(X, y)
+    assert np.isfinite(model.predict_proba(X)).all()
+
+
+def test_a_head_that_is_handed_out_twice_is_not_trained_twice(backbone, table):
+    head = seeded(lambda: nn.Linear(7, 1))
+    before = head.weight.detach().clone()
+    model, told = (
+        quick(backbone, head=lambda n_features, n_outputs: head, weight_interpolation=share).fit(*table)
+        for share in ("auto", 0.5)
+    )
+    assert model.history_[1]["train_loss"] == told.history_[1]["train_loss"]
+    torch.testing.assert_close(head.weight, before)
+
+
+def test_random_weights_are_not_gone_back_to(table):
+    images = np.random.default_rng(0).integers(0, 256, (40, 12, 12)).astype(np.uint8)
+    model = FineTunedClassifier("image-resnet", weights="random", max_epochs=1, random_state=0)
+    assert kept(model.fit(images, np.arange(40) % 2)) == 1
+
+
+def test_an_interrupt_after_the_last_epoch_keeps_the_fit(backbone, table, monkeypatch):
+    def press(self):
+        raise KeyboardInterrupt
+
+    X, y = table
+    model = quick(backbone, stability_every=1, weight_interpolation=0.5)
+    whole = clone(model).fit(X, y)
+    monkeypatch.setattr("sktransfer.training.stability.StabilityMonitor.measure_again", press)
+    with pytest.warns(UserWarning, match="Training was over when it was interrupted"):
+        model.fit(X, y)
+    np.testing.assert_array_equal(model.predict_proba(X), whole.predict_proba(X))
+
+
+def test_an_interrupt_while_the_last_epoch_is_judged(backbone, table, monkeypatch):
+    def press(self, share):
+        raise KeyboardInterrupt
+
+    X, y = table
+    monkeypatch.setattr("sktransfer.training.interpolation.Start.at", press)
+    with pytest.warns(UserWarning, match="interrupted after epoch 3; the weights are those of epoch"):
+        quick(backbone).fit(X[:40], y[:40], X_val=X[40:], y_val=y[40:])
+
+
+def test_an_interrupt_while_weights_are_put_back_does_not_mix_them():
+    class Interrupted(torch.Tensor):
+        pressed = False
+
+        def copy_(self, other):
+            if not Interrupted.pressed:
+                Interrupted.pressed = True
+                raise KeyboardInterrupt
+            return super().copy_(other)
+
+    weights = [torch.zeros(2), torch.zeros(2).as_subclass(Interrupted), torch.zeros(2)]
+    with pytest.raises(KeyboardInterrupt):
+        interpolation._put(weights, [torch.ones(2)] * 3)
+    assert all((weight == 1).all() for weight in weights)
 
 
 def test_the_rehearsal_has_a_bar_of_its_own(backbone, table, capsys):
