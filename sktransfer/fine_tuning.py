@@ -106,11 +106,11 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
     weight_interpolation : "auto" or float, default="auto"
         Share of the way from the start of training to its end at which the weights that are kept lie: 1 is the end, 0 the
         start. Only where stages of a pretrained network are trained under a head that starts as a probe, and not where
-        `warm_start` goes on or a teacher's answers are learned; elsewhere it is 1. Without
-        validation rows ``"auto"`` rehearses: it trains on three quarters of the rows, and the others say whether half of the
-        way is kept, or all or none of it; then all rows are trained on. With fewer than some 32 rows it is half. With
-        validation rows the weights half way to those of the last epoch are one more candidate; a number other than 1 takes the
-        place of the half.
+        `warm_start` goes on or a teacher's answers are learned; elsewhere it is 1. Without validation rows ``"auto"``
+        rehearses: it trains on three quarters of the rows, and the others say whether half of the way is kept, or all or none
+        of it; then all rows are trained on. With fewer than some 32 rows, or four a class, it is half. With validation rows
+        the weights half way to those of the last epoch are one more candidate; a number other than 1 takes the place of the
+        half.
     stability_every : int or None, default=None
         Epochs between entries of `stability_`; None keeps no record.
     source_probe : tuple of (X, y) or None, default=None
@@ -558,11 +558,11 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
     weight_interpolation : "auto" or float, default="auto"
         Share of the way from the start of training to its end at which the weights that are kept lie: 1 is the end, 0 the
         start. Only where stages of a pretrained network are trained under a head that starts as a probe, and not where
-        `warm_start` goes on or a teacher's answers are learned; elsewhere it is 1. Without
-        validation rows ``"auto"`` rehearses: it trains on three quarters of the rows, and the others say whether half of the
-        way is kept, or all or none of it; then all rows are trained on. With fewer than some 32 rows it is half. With
-        validation rows the weights half way to those of the last epoch are one more candidate; a number other than 1 takes the
-        place of the half.
+        `warm_start` goes on or a teacher's answers are learned; elsewhere it is 1. Without validation rows ``"auto"``
+        rehearses: it trains on three quarters of the rows, and the others say whether half of the way is kept, or all or none
+        of it; then all rows are trained on. With fewer than some 32 rows, or four a class, it is half. With validation rows
+        the weights half way to those of the last epoch are one more candidate; a number other than 1 takes the place of the
+        half.
     stability_every : int or None, default=None
         Epochs between entries of `stability_`; None keeps no record.
     source_probe : tuple of (X, y) or None, default=None

@@ -11,6 +11,10 @@ import torch
 
 import sktransfer
 
+# Networks of tests are tiny: several threads would mostly wait for each other. Besides, convolutions with several round by the
+# number of rows, which tiny networks with sure heads make visible.
+torch.set_num_threads(1)
+
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 
@@ -34,15 +38,6 @@ def empty_cache():
     yield
     sktransfer.set_cache_limit(2**30)
     sktransfer.cache_clear()
-
-
-@pytest.fixture
-def one_thread():
-    """With several threads convolutions round by the number of rows, which tiny networks with sure heads make visible."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

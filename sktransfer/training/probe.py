@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,7 +114,23 @@ def fit_probe(
         if len(present) < n_classes:
             probe = None if len(present) == 1 else fit_probe(vectors, codes, weights, kind)
             return _with_absent(probe, present, n_classes, vectors.shape)
-    content = b"".join(
+
+    def fit(*rows: np.ndarray) -> LinearProbe:
+        return _FIT[kind](*rows)
+
+    return _remembered(kind, fit, vectors, targets, weights)
+
+
+def _remembered(
+    kind: str,
+    fit: Callable[[np.ndarray, np.ndarray, np.ndarray], LinearProbe],
+    vectors: np.ndarray,
+    targets: np.ndarray,
+    weights: np.ndarray,
+    penalty: float | None = None,
+) -> LinearProbe:
+    """Fit a probe to distinct rows, or return it if it is among the last few."""
+    content = repr(penalty).encode() + b"".join(
         repr((part.shape, part.dtype.str)).encode() + np.ascontiguousarray(part).tobytes()
         for part in (vectors, targets, weights)
     )
@@ -126,7 +142,7 @@ def fit_probe(
     vectors, targets, weights = _distinct(vectors, targets, weights)
     # BLAS with several threads on arrays this small mostly waits.
     with threadpool_limits(limits=1 if vectors.size < 1 << 20 else None, user_api="blas"):
-        probe = _FIT[kind](vectors, targets, weights)
+        probe = fit(vectors, targets, weights)
     with _lock:
         _recent[key] = probe
         while len(_recent) > _KEPT:
@@ -142,7 +158,7 @@ def probe_at(
     kind: str,
     n_classes: int | None = None,
 ) -> LinearProbe:
-    """Fit a probe of classes or labels with a given penalty.
+    """Fit a probe of classes or labels with a given penalty; the last few are kept.
 
     Parameters
     ----------
@@ -160,13 +176,15 @@ def probe_at(
         if len(present) < n_classes:
             probe = None if len(present) == 1 else probe_at(penalty, vectors, codes, weights, kind)
             return _with_absent(probe, present, n_classes, vectors.shape)
-    vectors, targets, weights = _distinct(vectors, targets, weights)
-    with threadpool_limits(limits=1 if vectors.size < 1 << 20 else None, user_api="blas"):
+
+    def fit(vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LinearProbe:
         if kind == "classes":
             model = LogisticRegression(C=1 / (penalty * weights.sum()), max_iter=1000).fit(vectors, targets, weights)
             return LinearProbe(model.coef_, model.intercept_, penalty)
         strength = 1 / (penalty * weights.sum() * targets.shape[1])
         return _labels_at(strength, vectors, targets.T.astype(np.int64), weights)
+
+    return _remembered(kind, fit, vectors, targets, weights, penalty)
 
 
 def _with_absent(probe: LinearProbe | None, present: np.ndarray, n_classes: int, shape: tuple[int, ...]) -> LinearProbe:

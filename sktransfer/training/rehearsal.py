@@ -61,7 +61,8 @@ def rehearse(
     -------
     float
         Half of the way, unless rows say otherwise: all of it where that is better by more than the standard error of the
-        difference of losses, none where it is by more than two. Half, without a rehearsal, where too few rows judge.
+        difference of losses, none where it is by more than two. Half, without a rehearsal, where too few rows judge, or the
+        others would be too few to learn the same from: with fewer than four different rows a class.
 
     Notes
     -----
@@ -69,8 +70,11 @@ def rehearse(
     rehearsal is fitted once for each fold.
     """
     groups = _groups(rows.digests)
-    judges = _judges(groups, training.codes if targets.kind == "classes" else None)
+    classes = training.codes if targets.kind == "classes" else None
+    judges = _judges(groups, classes)
     if len(np.unique(groups[judges])) < _FEWEST_JUDGES:
+        return HALF_WAY
+    if classes is not None and groups.max() + 1 < _EVERY * len(np.unique(classes)):
         return HALF_WAY
     taught, judging = np.flatnonzero(~judges), np.flatnonzero(judges)
     some, others = training.at(taught), training.at(judging)

@@ -18,14 +18,6 @@ from sktransfer.backbones.trace import tensors_in
 BY_NAME = {architecture.name: architecture for architecture in ARCHITECTURES}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the networks are tiny
-    yield
-    torch.set_num_threads(threads)
-
-
 def _cut(name, depth, **options):
     """A network, its split, and a batch."""
     architecture = BY_NAME[name]

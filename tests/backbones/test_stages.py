@@ -13,14 +13,6 @@ from sktransfer.backbones.stages import Stage, find_stages, resolve_depth, resol
 STAGES = tuple(Stage(name, (name,)) for name in ("stem", "block1", "block2", "block3"))
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the networks are tiny
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=lambda architecture: architecture.name)
 def test_stages_are_embeddings_or_stem_and_then_every_block(architecture):
     network = architecture.build()

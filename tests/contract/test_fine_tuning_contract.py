@@ -75,5 +75,5 @@ def cases():
 
 
 @pytest.mark.parametrize("estimator, check", list(cases()))
-def test_contract(estimator, check, one_thread):
+def test_contract(estimator, check):
     check(estimator)
