@@ -166,7 +166,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         fitted = {**self._fitted_attributes(backbone, preparation, targets, made.network), **columns}
         if earlier is None:
             fitted |= {"_begun_from": begun, "_begun_head": self.head, "_begun_pooling": plan.pooling}
-        from_random = untrained or self.weights == "random"
+        from_random = self._is_random(untrained)
         fitted |= {
             "_split_seed": split_seed,
             "history_": made.history,
@@ -323,6 +323,10 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
     def _is_untrained(self, backbone: Backbone) -> bool:
         return architectures.kind_of(self._backbone_for(backbone.kind)) is not None
 
+    def _is_random(self, untrained: bool) -> bool:
+        """Whether the network starts from random weights, those of a pretrained one's architecture included."""
+        return untrained or (isinstance(self.weights, str) and self.weights == "random")
+
     def _resume(self, X: Any) -> tuple[Backbone, Rows]:
         """Go on from the network as it was tuned."""
         begun, wanted = self._begun_from, self._backbone_for(self.modality_)
@@ -366,7 +370,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         n_rows: int,
         validates: bool,
     ) -> Plan:
-        from_random = untrained or self.weights == "random"
+        from_random = self._is_random(untrained)
         run = self._frozen_run(preparation)
         autocast = None
         if device.type == "cuda" and self.precision != "float32":

@@ -56,13 +56,10 @@ class Start(Bystander):
         """Remember them."""
         self._weights = [one.detach().to("cpu", copy=True) for one in self._trained()]
 
-    def go_back(self, share: float) -> bool:
-        """Go back to where only a share of the way had been gone, and say whether training got as far as to begin."""
-        if not self._weights:
-            return False
+    def go_back(self, share: float) -> None:
+        """Go back to where only a share of the way had been gone."""
         pairs = zip(self._trained(), self._weights, strict=True)
         _put(self._trained(), [torch.lerp(start.to(now.device, now.dtype), now, share) for now, start in pairs])
-        return True
 
     @contextmanager
     def at(self, share: float) -> Iterator[float]:

@@ -114,11 +114,7 @@ def fit_probe(
         if len(present) < n_classes:
             probe = None if len(present) == 1 else fit_probe(vectors, codes, weights, kind)
             return _with_absent(probe, present, n_classes, vectors.shape)
-
-    def fit(*rows: np.ndarray) -> LinearProbe:
-        return _FIT[kind](*rows)
-
-    return _remembered(kind, fit, vectors, targets, weights)
+    return _remembered(kind, _FIT[kind], vectors, targets, weights)
 
 
 def _remembered(

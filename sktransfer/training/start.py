@@ -101,12 +101,14 @@ def scaled_as_in(network: TunableNetwork, vectors: np.ndarray) -> np.ndarray:
     return Scaling(network.center.double().numpy(), float(network.scale)).apply(vectors)
 
 
-def add_hints(network: TunableNetwork, rows: NetworkRows, training: Examples, targets: Targets, plan: Plan) -> None:
-    """Let the network predict a teacher's features from its embedding, from a ridge regression on where it starts."""
+def add_hints(
+    network: TunableNetwork, vectors: np.ndarray | None, training: Examples, targets: Targets, plan: Plan
+) -> None:
+    """Let the network predict a teacher's features, where embeddings are given from a ridge regression on these."""
     with preserved_generators(seed=plan.settings.seed):
         projection = network.add_hints(targets.n_hints)
-    if plan.head_init == "probe":
-        scaled = scaled_as_in(network, embeddings_of(rows, plan))
+    if vectors is not None:
+        scaled = scaled_as_in(network, vectors)
         start_from_probe(projection, fit_probe(scaled, targets.hints(training.codes), training.weights, "numbers"))
 
 

@@ -104,14 +104,15 @@ def tune(
     _try_few(network, sample, validation, plan, done=done)
     rows = NetworkRows(cut, preparation, training.values, plan.run, augment=plan.augment)
     vectors, interrupted = None, False
-    if earlier is None and plan.head_init == "probe":
+    if plan.head_init == "probe" and (earlier is None or targets.n_hints):
         vectors = embeddings_of(rows, plan)
+    if vectors is not None and earlier is None:
         interrupted = start_head(network, vectors, training, targets, plan)
     held_out = None if validation is None or interrupted else _held_out(cut, rows, validation, targets, plan)
     if interrupted or done:
-        return _untrained(network, held_out, targets, plan)
+        return _as_it_starts(network, held_out, targets, plan)
     if targets.n_hints:
-        add_hints(network, rows, training, targets, plan)
+        add_hints(network, vectors, training, targets, plan)
     course = course_of(network, vectors, training, targets, plan, earlier=earlier, validates=held_out is not None)
     start, share = course.start, plan.interpolation
     if start is not None and held_out is None and share is None:
@@ -124,7 +125,8 @@ def tune(
                 UserWarning,
                 stacklevel=2,
             )
-            return _untrained(network, None, targets, plan)
+            return _as_it_starts(network, None, targets, plan)
+    del vectors  # of many rows they are large, and training takes long
     data = Labelled(rows, targets.tensor(training.codes), torch.from_numpy(training.weights))
     stability = _stability(network, rows, plan)
     size = head_norm(network) if course.restraint != 1 else 0.0
@@ -209,7 +211,7 @@ def _is_done(cut: Cut, plan: Plan, targets: Targets, earlier: TunableNetwork | N
     return plan.settings.max_epochs == 0 or (cut.all_frozen and solved and plan.augment is None)
 
 
-def _untrained(network: TunableNetwork, held_out: Labelled | None, targets: Targets, plan: Plan) -> Tuned:
+def _as_it_starts(network: TunableNetwork, held_out: Labelled | None, targets: Targets, plan: Plan) -> Tuned:
     """Return the network as it starts, with the only entry of a history without epochs."""
     network.to(plan.settings.dtype).eval()
     valid_loss = None

@@ -109,3 +109,19 @@ def trained_in_contracts():
         "own image network": ("image", {"backbone": own_images(), "freeze_depth": 1, **full}),
         "own series network": ("series", {"backbone": own_series(), "freeze_depth": 0, **full}),
     }
+
+
+class ThreeLayers(nn.Module):
+    """Reads six columns."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.third = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 7)
+
+    def forward(self, rows):
+        return self.third(torch.tanh(self.second(torch.tanh(self.first(rows)))))
+
+
+def three_layers():
+    """A backbone of three stages, for tables of six columns, with seven values a row."""
+    return ModuleBackbone(seeded(ThreeLayers), modality="table", stages=["first", "second", "third"], name="three")

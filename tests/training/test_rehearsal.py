@@ -6,25 +6,16 @@ import torch
 from sklearn.base import clone
 from sklearn.datasets import make_classification
 from sklearn.model_selection import GridSearchCV
-from support.networks import seeded
+from support.networks import seeded, three_layers
 from torch import nn
 
 from sktransfer import FineTunedClassifier, FineTunedRegressor, ModuleBackbone
 from sktransfer.training import interpolation, probe, rehearsal
 
 
-class Network(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first, self.second, self.third = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 7)
-
-    def forward(self, rows):
-        return self.third(torch.tanh(self.second(torch.tanh(self.first(rows)))))
-
-
 @pytest.fixture
 def backbone():
-    return ModuleBackbone(seeded(Network), modality="table", stages=["first", "second", "third"], name="three")
+    return three_layers()
 
 
 @pytest.fixture

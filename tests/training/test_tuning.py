@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.base import clone
 from sklearn.datasets import make_classification
-from support.networks import seeded
+from support.networks import ThreeLayers, seeded, three_layers
 from torch import nn
 
 from sktransfer import FineTunedClassifier, FineTunedRegressor, ModuleBackbone
@@ -16,18 +16,9 @@ from sktransfer.training.scale import best_scale
 from sktransfer.training.tunable import TunableNetwork
 
 
-class Network(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first, self.second, self.third = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 7)
-
-    def forward(self, rows):
-        return self.third(torch.tanh(self.second(torch.tanh(self.first(rows)))))
-
-
 @pytest.fixture
 def backbone():
-    return ModuleBackbone(seeded(Network), modality="table", stages=["first", "second", "third"], name="three")
+    return three_layers()
 
 
 @pytest.fixture
@@ -293,7 +284,7 @@ def test_a_batch_that_does_not_fit_gives_the_same_estimator(table):
     X, y = table
     made = []
     for most in (None, 5):
-        module = seeded(Network)
+        module = seeded(ThreeLayers)
         module.third = seeded(lambda: Scarce(8, 7))
         module.third.most = most
         backbone = ModuleBackbone(module, modality="table", stages=["first", "second", "third"], name=f"most {most}")
