@@ -27,6 +27,7 @@ from sktransfer.caching import resolve_cache
 from sktransfer.distillation_report import DistillationReport, make_report, split_for_report
 from sktransfer.fine_tuning import FineTunedClassifier, FineTunedRegressor
 from sktransfer.model_selection import check_labeled
+from sktransfer.runtime.global_settings import numpy_errors_ignored
 from sktransfer.runtime.seeding import own_random_state
 from sktransfer.students import Lesson, check_student, fit_student
 from sktransfer.teachers import (
@@ -95,6 +96,7 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
             return named
         return self._network(named)
 
+    @numpy_errors_ignored()
     def _fit(self, X: Any, y: Any, sample_weight: Any, sample_labeled: Any) -> Any:
         self._validate_params()
         student = self._check_parties()

@@ -24,6 +24,7 @@ from sktransfer.backbones.readout import make_readout
 from sktransfer.backbones.rows import KINDS, Rows, read_rows
 from sktransfer.caching import resolve_cache
 from sktransfer.runtime.device import PRECISIONS, resolve_device
+from sktransfer.runtime.global_settings import known_settings
 
 
 class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BackboneEstimator):
@@ -203,6 +204,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         self.cache = cache
         self.verbose = verbose
 
+    @known_settings()
     def fit(self, X, y=None):
         """Load the network and check that `X` holds what it reads.
 
@@ -272,6 +274,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         self._n_features_out = dimension
         return self
 
+    @known_settings()
     def transform(self, X):
         """Embed rows.
 
