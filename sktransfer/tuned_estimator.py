@@ -42,6 +42,7 @@ from sktransfer.training.plan import Examples, Plan
 from sktransfer.training.rows import NetworkRows
 from sktransfer.training.running import run_network
 from sktransfer.training.settings import LR_SCHEDULERS, OPTIMIZERS, Settings
+from sktransfer.training.source_shift import ALL_STAGES, LEARNED_NORMS, source_shift
 from sktransfer.training.stage_table import stages_html
 from sktransfer.training.targets import Targets
 from sktransfer.training.tunable import StageRates, TunableNetwork
@@ -51,7 +52,10 @@ from sktransfer.training.tuning import tune
 _UNTRAINED = {"table": "table-mlp", "series": "series-cnn"}
 _MANY_ROWS = 1000
 _EPOCHS, _FEW_EPOCHS = 20, 6
-_RATIO, _RATIO_WITH_ATTENTION = 0.3, 0.1
+# Of the top stage of a pretrained network, by what it reads; and of all stages of an untrained one.
+_LEARNING_RATES = {"text": 1e-4, "image": 3e-4, "table": 3e-4, "series": 3e-4}
+_UNTRAINED_RATE = 1e-3
+_HALF = 0.5
 # What a fit keeps of the columns of X.
 _OF_COLUMNS = ("n_features_in_", "feature_names_in_", "_image_shape")
 _Part = tuple[Any, Any, Any]  # rows, targets, weights
@@ -67,8 +71,8 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
     _parameter_constraints: dict = {
         "backbone": "no_validation",
         "freeze_depth": "no_validation",
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "backbone_lr_ratio": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
+        "learning_rate": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
+        "head_lr_ratio": [Interval(Real, 0, None, closed="neither")],
         "layer_decay": [Interval(Real, 0, 1, closed="right")],
         "unfreeze_every": [Interval(Integral, 1, None, closed="left"), None],
         "l2_sp": [Interval(Real, 0, None, closed="left")],
@@ -89,7 +93,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             Interval(Integral, 1, None, closed="left"),
         ],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), None],
-        "weight_interpolation": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="both")],
+        "weight_interpolation": [Interval(Real, 0, 1, closed="both")],
         "stability_every": [Interval(Integral, 1, None, closed="left"), None],
         "source_probe": [tuple, list, None],
         "pooling": [StrOptions({"auto", *POOLINGS}), list, tuple],
@@ -128,8 +132,9 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         values = preparation.read(rows.values)
         columns = self._columns_of(X, Rows(rows.kind, values))
         preparation = preparation.fitted_to(values)
-        depth = resolve_depth(self.freeze_depth, backbone.find_stages(preparation))
-        depth = 0 if untrained else depth  # there is nothing in it worth keeping
+        shift = None if self._is_random(untrained) else source_shift(backbone, preparation, values)
+        # There is nothing in an untrained network worth keeping.
+        depth = 0 if untrained else resolve_depth(self._depth_for(shift), backbone.find_stages(preparation))
         training, validation = Examples(values, targets.encode(y), weights), None
         if held_out is not None:
             with about("X_val"):
@@ -137,7 +142,15 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
                 values_val = preparation.read(read_rows(held_out[0], backbone.kind).values)
             validation = Examples(values_val, targets.encode(held_out[1]), held_out[2])
         plan = self._plan(
-            backbone, preparation, depth, untrained, device, random, n_rows=n_rows, validates=validation is not None
+            backbone,
+            preparation,
+            depth,
+            untrained,
+            shift,
+            device,
+            random,
+            n_rows=n_rows,
+            validates=validation is not None,
         )
 
         root = self._init_callback_context(max_subtasks=plan.settings.max_epochs)
@@ -148,7 +161,6 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             observers: list[Any] = [EpochTasks(root, told, lambda: fitted)] if hasattr(self, "_skl_callbacks") else []
             return [*observers, ProgressBar(type(self).__name__)] if self.verbose else observers
 
-        rehearsal = [ProgressBar(f"{type(self).__name__}, rehearsal")] if self.verbose else []
         made = tune(
             backbone,
             preparation,
@@ -158,7 +170,6 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             plan,
             earlier=earlier,
             watch=watch,
-            rehearsal=rehearsal,
         )
         # Nothing is set before all has gone well: a failed fit leaves the estimator as it was.
         for name in (*_OF_COLUMNS, "_tuned"):
@@ -172,8 +183,9 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             "history_": made.history,
             "n_epochs_": made.n_epochs,
             "stability_": made.stability,
+            "source_shift_": shift,
             "stages_": made.network.stage_table(made.rates or plan.rates),
-            "lineage_": (*_lineage_of(backbone, from_random), self._step(y, depth, made.n_epochs, targets)),
+            "lineage_": (*_lineage_of(backbone, from_random), self._step(y, depth, made.n_epochs, targets, shift)),
         }
         for name, value in fitted.items():
             setattr(self, name, value)
@@ -364,6 +376,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         preparation: Any,
         depth: int,
         untrained: bool,
+        shift: float | None,
         device: torch.device,
         random: np.random.RandomState,
         *,
@@ -393,22 +406,29 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             autocast=autocast,
         )
         head_init = "random" if untrained else self.head_init
-        fixed_norms = head_init == "probe" if self.freeze_batch_norm == "auto" else bool(self.freeze_batch_norm)
-        ratio = _ratio_for(backbone) if self.backbone_lr_ratio == "auto" else self.backbone_lr_ratio
-        ratio, decay = (1.0, 1.0) if untrained else (ratio, self.layer_decay)
+        fixed_norms = self.freeze_batch_norm
+        if isinstance(fixed_norms, str):
+            fixed_norms = head_init == "probe" and (shift is None or shift <= LEARNED_NORMS)
+        rate = self.learning_rate
+        if isinstance(rate, str):
+            rate = _UNTRAINED_RATE if untrained else _LEARNING_RATES[backbone.kind]
+        new_head_rate = rate if untrained else rate * self.head_lr_ratio
+        # Under a head there is nothing to distort where all is frozen.
+        moves_with_network = head_init == "probe" and depth < len(backbone.find_stages(preparation))
+        rates = StageRates(rate if moves_with_network else new_head_rate, rate, 1.0 if untrained else self.layer_decay)
         source = None
         if self.source_probe is not None:
             X_source, y_source = self.source_probe
             with about("source_probe"):
                 source = preparation.read(read_rows(X_source, backbone.kind).values), column_or_1d(y_source)
-        share = None if isinstance(self.weight_interpolation, str) else float(self.weight_interpolation)
         fresh = None
         if untrained:
             name = self._backbone_for(backbone.kind)
             fresh = partial(architectures.untrained, name, backbone.preparation)
         return Plan(
             depth=depth,
-            rates=StageRates(self.learning_rate, ratio, decay),
+            rates=rates,
+            new_head_rate=new_head_rate,
             settings=settings,
             run=run,
             weight_decay=self.weight_decay,
@@ -421,8 +441,8 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             stability_every=self.stability_every,
             source=source,
             untrained=fresh,
-            fixed_norms=fixed_norms,
-            interpolation=1.0 if from_random else share,
+            fixed_norms=bool(fixed_norms),
+            interpolation=1.0 if from_random else float(self.weight_interpolation),
         )
 
     def _fitted_attributes(
@@ -501,12 +521,19 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
     def _html_repr(self) -> str:
         return estimator_html_repr(self) + (stages_html(self.stages_) if hasattr(self, "stages_") else "")
 
-    def _step(self, y: np.ndarray, depth: int, n_epochs: int, targets: Targets) -> dict[str, Any]:
+    def _depth_for(self, shift: float | None) -> Any:
+        """Return the depth to freeze to; all stages are trained where the rows are far from the source's."""
+        if self.freeze_depth != "auto":
+            return self.freeze_depth
+        return 0 if shift is not None and shift > ALL_STAGES else _HALF
+
+    def _step(self, y: np.ndarray, depth: int, n_epochs: int, targets: Targets, shift: float | None) -> dict[str, Any]:
         """Describe this fit for the lineage."""
         return {
             "step": "fine-tuned",
             "estimator": type(self).__name__,
             "freeze_depth": depth,
+            "source_shift": shift,
             "n_epochs": n_epochs,
             "n_samples": len(y),
             "targets": targets.kind,
@@ -544,12 +571,6 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             self._network = TunableNetwork(cut, self._preparation, head, len(values["center"]))
             self._network.take_state(values)
             self._network.eval()
-
-
-def _ratio_for(backbone: Backbone) -> float:
-    """Return the rate of the top stage as a share of a new head's: attention is spoilt more easily than layers without it."""
-    attends = any("attention" in type(module).__name__.lower() for module in backbone.network_to_read().modules())
-    return _RATIO_WITH_ATTENTION if attends else _RATIO
 
 
 def check_all_there(y: Any) -> None:
