@@ -519,7 +519,8 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         return hasattr(self, "_network")
 
     def _html_repr(self) -> str:
-        return estimator_html_repr(self) + (stages_html(self.stages_) if hasattr(self, "stages_") else "")
+        shown = stages_html(self.stages_, self.source_shift_) if hasattr(self, "stages_") else ""
+        return estimator_html_repr(self) + shown
 
     def _depth_for(self, shift: float | None) -> Any:
         """Return the depth to freeze to; all stages are trained where the rows are far from the source's."""
