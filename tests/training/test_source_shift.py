@@ -86,7 +86,7 @@ def test_it_decides_on_depth_and_batch_norm(network, rows):
         before, now = model.backbone_.network_to_read(), model._tuned_backbone().network_to_read()
         return [not torch.equal(before[i][1].running_mean, now[i][1].running_mean) for i in (0, 1)]
 
-    near, middle, far = fitted(rows), fitted(rows + 0.55), fitted(rows + 3)
+    near, middle, far = fitted(rows), fitted(rows + 1), fitted(rows + 3)
     assert near.source_shift_ < 0.1 < middle.source_shift_ < 0.35 < far.source_shift_
     assert [[stage.frozen for stage in one.stages_] for one in (near, middle, far)] == [
         [True, False, False],
