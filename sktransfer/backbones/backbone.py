@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from sktransfer.backbones.card import Card
-from sktransfer.backbones.fingerprint import fingerprint, module_tensors
+from sktransfer.backbones.fingerprint import Code, code_of, fingerprint, module_tensors
 from sktransfer.backbones.frozen_copy import frozen_copy, watched
 from sktransfer.backbones.pooling import pool
 from sktransfer.backbones.preparation import Inputs, Preparation
@@ -121,7 +121,13 @@ class Backbone:
         Whether outputs of three dimensions are (n, values, time points).
     lineage : tuple of dict, default=()
         What it has been trained on in this package, the first step first.
+    own_code : bool, default=False
+        Whether code of the user's runs in it, which may change while the handle lives.
     """
+
+    # Of handles from pickles of former versions.
+    own_code = False
+    _code_digest: str | None = None
 
     def __init__(
         self,
@@ -141,8 +147,10 @@ class Backbone:
         channels_last: bool = False,
         time_last: bool = False,
         lineage: tuple[dict[str, Any], ...] = (),
+        own_code: bool = False,
     ):
         self.lineage = lineage
+        self.own_code = own_code
         self.card = card
         self.preparation = preparation
         self.fingerprint = fingerprint
@@ -388,6 +396,28 @@ class Backbone:
                     stacklevel=2,
                 )
                 return split_network(self._network, stages, 0, *example)
+
+    def code_now(self, preparation: Preparation) -> Code | None:
+        """Look at the code of the user's that runs in the network and prepares its rows, as it is now.
+
+        The fingerprint tells what it was when the handle was made. A handle lives on while a module's setting changes,
+        and comes out of a pickle in a process that has edited code.
+
+        Returns
+        -------
+        Code or None
+            None where there is none.
+        """
+        if not self.own_code:
+            return None
+        with self.lock:
+            code = code_of(getattr(preparation, "transform", None), owned=[self._network, self.readout])
+            if not code.of_user and not code.unknown:
+                return None
+            if self._code_digest not in (None, code.digest):
+                self._replicas.clear()  # what was folded was found by running the former code
+            self._code_digest = code.digest
+        return code
 
     def has_tokens(self, depth: int) -> bool:
         """Whether dimension 1 of the activation at a depth that `split` has cut is the tokens of a text."""
