@@ -234,7 +234,12 @@ def fit_teacher(
         )
     key = None
     if seen is not None:
-        told = [b"".join(seen.digests), content_of(y), b"" if weights is None else content_of(weights), ask_rows.context]
+        told = [
+            b"".join(seen.digests),
+            content_of(y),
+            b"" if weights is None else content_of(weights),
+            ask_rows.context,
+        ]
         key = _fit_key(teacher, told, folds, seed)
     known = None if key is None else kept_fits.get(key)
     if known is not None and _state_of(known[0]) == known[2]:

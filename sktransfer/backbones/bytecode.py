@@ -202,10 +202,7 @@ def is_record(name: str, code: types.CodeType, *, container: bool) -> bool:
 def _uses(name: str, code: types.CodeType, container: bool) -> list[bool]:
     """For each use of a name in code, whether it is a writing one."""
     steps = _steps(code)
-    counted = sum(
-        _in_place(before) and _stores(step, name)
-        for before, step in itertools.pairwise(steps)
-    )
+    counted = sum(_in_place(before) and _stores(step, name) for before, step in itertools.pairwise(steps))
     loads = [i for i, s in enumerate(steps) if s.argval == name and s.opname in _GLOBAL_LOADS + _CELL_LOADS]
     found = []
     for i in loads:

@@ -370,9 +370,7 @@ class Walk:
             [self._of_attribute(module, name, frozenset(by_attribute[name]), reads) for name in sorted(by_attribute)],
         ]
 
-    def _of_attribute(
-        self, module: types.ModuleType, name: str, chains: frozenset[Chain], reads: Reads | None
-    ) -> Any:
+    def _of_attribute(self, module: types.ModuleType, name: str, chains: frozenset[Chain], reads: Reads | None) -> Any:
         library = library_of(module.__name__)
         if library is not None and (_reads_outside(module.__name__, (name, *(part for one in chains for part in one)))):
             return self._outside(vars(module).get(name, module), f"{module.__name__}.{name}")
@@ -434,7 +432,7 @@ class Walk:
     # Everything else
 
     def _says_nothing(self, value: Any) -> Any:
-        """A lock or a logger decides no result."""
+        """Name the type of a lock or a logger, which decide no result."""
         return type(value).__name__
 
     def _reduced(self, value: Any) -> Any:
@@ -538,20 +536,23 @@ def _is_written_in_python(cls: type) -> bool:
 def _is_plain(value: Any) -> bool:
     """Whether all of an object's state is in its attributes: there is no room for any that compiled code keeps."""
     cls = type(value)
-    slots = sum(
-        isinstance(member, types.MemberDescriptorType) for base in cls.__mro__ for member in vars(base).values()
-    )
-    room = object.__basicsize__ + 8 * (slots + (cls.__weakrefoffset__ > 0) + (cls.__dictoffset__ > 0))
+    room = object.__basicsize__ + 8 * (len(_slots(cls)) + (cls.__weakrefoffset__ > 0) + (cls.__dictoffset__ > 0))
     return cls.__itemsize__ == 0 and cls.__basicsize__ <= room
+
+
+def _slots(cls: type) -> list[types.MemberDescriptorType]:
+    # Compiled classes have such members too, but no __slots__.
+    bases = [base for base in cls.__mro__ if "__slots__" in vars(base)]
+    return [
+        member for base in bases for member in vars(base).values() if isinstance(member, types.MemberDescriptorType)
+    ]
 
 
 def _state(value: Any) -> dict[str, Any]:
     state = {}
-    for base in type(value).__mro__:
-        for name, member in vars(base).items():
-            if isinstance(member, types.MemberDescriptorType):
-                with contextlib.suppress(AttributeError):  # a slot that holds nothing
-                    state[f"{base.__name__}.{name}"] = member.__get__(value)
+    for slot in _slots(type(value)):
+        with contextlib.suppress(AttributeError):  # it holds nothing
+            state[f"{slot.__objclass__.__name__}.{slot.__name__}"] = slot.__get__(value)
     # The instance's own table, whatever its class makes of __dict__ and __getstate__.
     with contextlib.suppress(AttributeError):
         state.update(object.__getattribute__(value, "__dict__"))
