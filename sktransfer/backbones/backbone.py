@@ -127,7 +127,7 @@ class Backbone:
 
     # Of handles from pickles of former versions.
     own_code = False
-    _code_digest: str | None = None
+    _code: Code | None = None
 
     def __init__(
         self,
@@ -406,18 +406,18 @@ class Backbone:
         Returns
         -------
         Code or None
-            None where there is none.
+            None where all code is of this package and the libraries that it loads networks from.
         """
         if not self.own_code:
             return None
         with self.lock:
-            code = code_of(getattr(preparation, "transform", None), owned=[self._network, self.readout])
-            if not code.of_user and not code.unknown:
-                return None
-            if self._code_digest not in (None, code.digest):
-                self._replicas.clear()  # what was folded was found by running the former code
-            self._code_digest = code.digest
-        return code
+            code = self._code
+            if code is None or code.of_user or code.unknown:
+                code = code_of(owned=[self._network, self.readout])
+                if self._code is not None and self._code.digest != code.digest:
+                    self._replicas.clear()  # what was folded was found by running the former code
+                self._code = code
+        return code.joined(code_of(getattr(preparation, "transform", None)))
 
     def has_tokens(self, depth: int) -> bool:
         """Whether dimension 1 of the activation at a depth that `split` has cut is the tokens of a text."""
@@ -492,6 +492,7 @@ class Backbone:
             lineage=lineage,
             lock=threading.RLock(),
             _replicas={},
+            _code=None,
             _split_checks=dict(self._split_checks),
         )
         _handles.add(handle)
@@ -535,7 +536,7 @@ class Backbone:
 
         if self.origin is not None:
             return loading.load_again, (self.origin, self.fingerprint)
-        state = {name: value for name, value in self.__dict__.items() if name not in ("lock", "_replicas")}
+        state = {name: value for name, value in self.__dict__.items() if name not in ("lock", "_replicas", "_code")}
         return loading.take_in, (state,)
 
 

@@ -12,8 +12,6 @@ import os
 import sys
 import threading
 import types
-import uuid
-import weakref
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from hashlib import sha256
@@ -26,11 +24,11 @@ import torch
 from torch import nn
 
 from sktransfer.backbones.bytecode import Chain, Import, Reads, is_record, reads_of
+from sktransfer.backbones.objects import home_of, is_plain, is_written_in_python, named, state_of, token_of
+from sktransfer.backbones.outside import BUILTINS, METHODS, reads_outside
 from sktransfer.backbones.provenance import found_as, is_compiled, library_of
 from sktransfer.caching.seen_rows import see_rows
 
-# Objects that can't be described, by identity; the weak reference tells when an identity is used anew.
-_tokens: dict[int, tuple[weakref.ref, str]] = {}
 # Settings of a module that say nothing of what it computes.
 _BOOKKEEPING = {"training", "_is_full_backward_hook", "_non_persistent_buffers_set", "_version"}
 _HELD_APART = {"_parameters", "_buffers", "_modules"}
@@ -45,13 +43,6 @@ _C_METHODS = (
     types.MemberDescriptorType,
 )
 _LRU_CACHED = type(functools.lru_cache(lambda: None))
-# What comes from outside of the process, or runs code that is not there yet.
-_OUTSIDE_BUILTINS = {"open", "exec", "eval", "compile", "__import__", "globals", "input"}
-_OUTSIDE = {"open", "environ", "environb", "getenv", "import_module", "fromfile", "loadtxt", "genfromtxt", "memmap"} | {
-    "imread", "listdir", "scandir", "argv", "urlopen", "safe_open", "exec", "eval", "__import__", "load", "read_bytes",
-}  # fmt: skip
-_OUTSIDE_METHODS = {"read_text", "read_bytes"}
-_OUTSIDE_MODULES = {"subprocess", "socket", "urllib", "http", "requests", "httpx", "ctypes", "shelve", "sqlite3"}
 
 
 class Walk:
@@ -87,7 +78,7 @@ class Walk:
         except RecursionError:
             raise
         except Exception as error:  # objects of the user's may raise anything when they are looked at
-            return self.token(value, f"{_named(value)} raised {type(error).__name__} when it was looked at")
+            return self.token(value, f"{named(value)} raised {type(error).__name__} when it was looked at")
 
     def _plain(self, value: Any) -> Any:
         if type(value) in (float, complex):
@@ -118,7 +109,7 @@ class Walk:
         except RecursionError:
             raise
         except Exception as error:  # as above
-            return self.token(value, f"{_named(value)} raised {type(error).__name__} when it was looked at")
+            return self.token(value, f"{named(value)} raised {type(error).__name__} when it was looked at")
 
     def _of_owned(self, value: Any) -> Any:
         if isinstance(value, types.FunctionType | types.BuiltinFunctionType | type | types.ModuleType):
@@ -141,8 +132,8 @@ class Walk:
         if isinstance(value, nn.Module):
             own = [part for name, part in value.__dict__.items() if name not in _BOOKKEEPING | _HELD_APART]
             parts = [*own, *value._modules.values()]
-        elif _is_plain(value):
-            parts = _state(value).values()
+        elif is_plain(value):
+            parts = state_of(value).values()
         return [self.of(type(value)), *self._owned(parts)]
 
     def _owned(self, values: Any) -> list[Any]:
@@ -160,12 +151,12 @@ class Walk:
             getattr(sys.modules.get(home), value.__name__, None) is value for home in ("numpy", "scipy.special")
         ):
             return ["builtin", value.__name__]
-        table = nw.from_native(value, eager_only=True, allow_series=True, pass_through=True)
+        table: Any = nw.from_native(value, eager_only=True, allow_series=True, pass_through=True)
         if isinstance(table, nw.DataFrame | nw.Series):
             rows = see_rows(value).digests
-            return [self.of(type(value)), str(table.schema) if len(rows) == 0 else sha256(b"".join(rows)).hexdigest()]
-        if _is_plain(value):
-            return [self.of(type(value)), self.of(_state(value))]
+            return [self.of(type(value)), sha256(b"".join(rows)).hexdigest(), *_empty(table)]
+        if is_plain(value):
+            return [self.of(type(value)), self.of(state_of(value))]
         return self._reduced(value)
 
     # Data
@@ -241,7 +232,7 @@ class Walk:
     def _named_of_library(self, module: str, name: str, library: str, value: object) -> Any:
         """Name what belongs to a library; what reads from outside can't be known by its name."""
         last = name.rpartition(".")[2]
-        if not isinstance(value, type) and _reads_outside(module, (last,)):
+        if not isinstance(value, type) and reads_outside(module, (last,)):
             return ["outside", module, name, self._outside(value, f"{module}.{name}")]
         return ["library", module, name, library]
 
@@ -263,8 +254,8 @@ class Walk:
         library = library_of(cls.__module__)
         if library is not None and found_as(cls) is not None:
             return [*name, library]
-        if library is None and not _is_written_in_python(cls):
-            return self.token(cls, f"the class {_named(cls)}, which is compiled")
+        if library is None and not is_written_in_python(cls):
+            return self.token(cls, f"the class {named(cls)}, which is compiled")
         self.of_user = True
         written = self._written_by(cls)
         members = [
@@ -302,8 +293,7 @@ class Walk:
         imported = [self._imported(one, function) for one in reads.imports]
         missing = [self._missing(name, function) for name in sorted(reads.global_names - set(function.__globals__))]
         outside = [
-            self._outside(function, f"{_named(function)} calls {name}")
-            for name in sorted(_OUTSIDE_METHODS & reads.attributes)
+            self._outside(function, f"{named(function)} calls {name}") for name in sorted(METHODS & reads.attributes)
         ]
         own = {key: value for key, value in function.__dict__.items() if key not in reads.counted}
         return [
@@ -319,8 +309,8 @@ class Walk:
         ]
 
     def _missing(self, name: str, function: types.FunctionType) -> Any:
-        if name in _OUTSIDE_BUILTINS:
-            return self._outside(function, f"{_named(function)} calls {name}")
+        if name in BUILTINS:
+            return self._outside(function, f"{named(function)} calls {name}")
         builtins = function.__builtins__ if hasattr(function, "__builtins__") else {}
         return None if name in builtins else ["absent", name]
 
@@ -372,7 +362,7 @@ class Walk:
 
     def _of_attribute(self, module: types.ModuleType, name: str, chains: frozenset[Chain], reads: Reads | None) -> Any:
         library = library_of(module.__name__)
-        if library is not None and (_reads_outside(module.__name__, (name, *(part for one in chains for part in one)))):
+        if library is not None and (reads_outside(module.__name__, (name, *(part for one in chains for part in one)))):
             return self._outside(vars(module).get(name, module), f"{module.__name__}.{name}")
         missing = object()
         value = vars(module).get(name, missing)
@@ -392,11 +382,11 @@ class Walk:
         # Of a library's own only switches are settings; but a function of the user's may have been put there.
         if isinstance(value, bool | int | float | str | None):
             return [name, self.of(value)]
-        mine = isinstance(value, types.FunctionType | type | nn.Module) and library_of(_home(value)) is None
+        mine = isinstance(value, types.FunctionType | type | nn.Module) and library_of(home_of(value)) is None
         return [name, self.of(value)] if mine else name
 
     def _of_library(self, module: str, names: Chain, library: str, function: types.FunctionType) -> Any:
-        if _reads_outside(module, names):
+        if reads_outside(module, names):
             return self._outside(function, f"{module}.{'.'.join(names)}")
         return ["library", module, *names, library]
 
@@ -404,7 +394,7 @@ class Walk:
         """Describe a module that is handed on as it is: all of it, where it is the user's."""
         library = library_of(module.__name__)
         if library is not None:
-            if module.__name__.partition(".")[0] in _OUTSIDE_MODULES:
+            if reads_outside(module.__name__, ()):
                 return self._outside(module, module.__name__)
             return ["module", module.__name__, library]
         if is_compiled(module):
@@ -438,13 +428,13 @@ class Walk:
     def _reduced(self, value: Any) -> Any:
         """Describe an object that is not written in Python by what its pickle would be made of."""
         if isinstance(value, torch.Generator | Iterator) or library_of(type(value).__module__) is None:
-            return self.token(value, _named(value))
+            return self.token(value, named(value))
         reducer = copyreg.dispatch_table.get(type(value))
         made: Any = None
         with contextlib.suppress(TypeError, NotImplementedError, AttributeError, RuntimeError):  # it has no pickle
             made = reducer(value) if reducer is not None else value.__reduce_ex__(4)
         if not isinstance(made, tuple):
-            return self.token(value, _named(value))
+            return self.token(value, named(value))
         parts = [list(part) if isinstance(part, Iterator) else part for part in made[1:]]
         self.alive.append(parts)
         return [self.of(type(value)), *(self.of(part) for part in parts)]
@@ -471,29 +461,15 @@ class Walk:
     )
 
 
-def token_of(value: object) -> str:
-    """Return a text that belongs to this object alone, among processes too: fingerprints travel in pickles."""
-    known = _tokens.get(id(value))
-    if known is not None and known[0]() is value:
-        return known[1]
-    token = uuid.uuid4().hex
-    with contextlib.suppress(TypeError):  # an object that takes no weak reference gets a new token every time
-        _tokens[id(value)] = weakref.ref(value), token
-    return token
+def _empty(table: Any) -> list[str]:
+    """Say what a table without rows is."""
+    if len(table):
+        return []
+    return [str(table.schema) if isinstance(table, nw.DataFrame) else str(table.dtype)]
 
 
 def _first(item: tuple[str, Any]) -> str:
     return item[0]
-
-
-def _home(value: Any) -> str | None:
-    return getattr(value if isinstance(value, types.FunctionType | type) else type(value), "__module__", None)
-
-
-def _named(value: Any) -> str:
-    of = value if issubclass(type(value), type | types.FunctionType) else type(value)
-    what = {types.FunctionType: "the function ", type: "the class "}.get(type(value), "an object of the type ")
-    return f"{what}{of.__module__}.{of.__qualname__}"
 
 
 def _is_special(name: str) -> bool:
@@ -504,7 +480,7 @@ def _counts(name: str, member: Any) -> bool:
     """Whether a member of a class says what the class does."""
     if name == "_abc_impl":
         return False
-    return not _is_special(name) or bool(_functions_of(member))
+    return not _is_special(name) or bool(_functions_of(member)) or callable(member)
 
 
 def _functions_of(member: Any) -> list[types.FunctionType]:
@@ -514,46 +490,9 @@ def _functions_of(member: Any) -> list[types.FunctionType]:
     return [part for part in parts if isinstance(part, types.FunctionType)]
 
 
-def _reads_outside(module: str, names: Chain) -> bool:
-    """Whether something of a library reads files, the environment and the like, by its name."""
-    if module.partition(".")[0] in _OUTSIDE_MODULES:
-        return True
-    return any(name in _OUTSIDE or name.startswith(("read_", "load_")) or name.endswith("_load") for name in names)
-
-
 def _has_value(cell: types.CellType) -> bool:
     try:
         _ = cell.cell_contents
     except ValueError:
         return False
     return True
-
-
-def _is_written_in_python(cls: type) -> bool:
-    return any(isinstance(cls.__dict__.get(name), str) for name in ("__module__",)) and cls.__flags__ & (1 << 9) != 0
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether all of an object's state is in its attributes: there is no room for any that compiled code keeps."""
-    cls = type(value)
-    room = object.__basicsize__ + 8 * (len(_slots(cls)) + (cls.__weakrefoffset__ > 0) + (cls.__dictoffset__ > 0))
-    return cls.__itemsize__ == 0 and cls.__basicsize__ <= room
-
-
-def _slots(cls: type) -> list[types.MemberDescriptorType]:
-    # Compiled classes have such members too, but no __slots__.
-    bases = [base for base in cls.__mro__ if "__slots__" in vars(base)]
-    return [
-        member for base in bases for member in vars(base).values() if isinstance(member, types.MemberDescriptorType)
-    ]
-
-
-def _state(value: Any) -> dict[str, Any]:
-    state = {}
-    for slot in _slots(type(value)):
-        with contextlib.suppress(AttributeError):  # it holds nothing
-            state[f"{slot.__objclass__.__name__}.{slot.__name__}"] = slot.__get__(value)
-    # The instance's own table, whatever its class makes of __dict__ and __getstate__.
-    with contextlib.suppress(AttributeError):
-        state.update(object.__getattribute__(value, "__dict__"))
-    return state

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from sktransfer.backbones.description import Walk, token_of
+from sktransfer.backbones.description import Walk
+from sktransfer.backbones.objects import token_of
 
 
 def fingerprint(tensors: Mapping[str, torch.Tensor], description: object) -> str:
@@ -88,6 +89,11 @@ class Code:
     digest: str
     unknown: tuple[str, ...] = ()
     of_user: bool = True
+
+    def joined(self, other: Code) -> Code:
+        """Return this code and another as one."""
+        both = sha256((self.digest + other.digest).encode()).hexdigest()[:32]
+        return Code(both, (*self.unknown, *other.unknown), self.of_user or other.of_user)
 
 
 def code_of(*values: object, owned: object = None) -> Code:

@@ -58,7 +58,7 @@ def see_rows(X: Any) -> SeenRows:
         X = X.tocsr()
         rows = [X.indices[a:b].tobytes() + X.data[a:b].tobytes() for a, b in zip(X.indptr, X.indptr[1:], strict=False)]
         return SeenRows([digest(container + repr(row).encode(), domain=b"sparse row") for row in rows])
-    frame = nw.from_native(X, eager_only=True, allow_series=True, pass_through=True)
+    frame: Any = nw.from_native(X, eager_only=True, allow_series=True, pass_through=True)
     if isinstance(frame, nw.DataFrame):
         columns = frame.columns
         held = [[kind, *_dtype(kind, content)] for kind in _dtypes(X, frame)]
@@ -104,11 +104,11 @@ def _dtype(dtype: Any, content: _Content) -> list[Any]:
 
 def _of_labels(X: Any, content: _Content) -> list[Any]:
     """Say what a pandas index is; whether it is stored as a range depends on the rows that were picked."""
-    index = getattr(X, "index", None)
+    index: Any = getattr(X, "index", None)
     if not hasattr(index, "names"):
         return [None]
     levels = getattr(index, "levels", [index])
-    columns = getattr(X, "columns", None)
+    columns: Any = getattr(X, "columns", None)
     return [
         list(index.names),
         [_dtype(level.dtype, content) for level in levels],
@@ -118,7 +118,7 @@ def _of_labels(X: Any, content: _Content) -> list[Any]:
 
 def _labels_of(X: Any, frame: Any) -> list[Any]:
     """Return what stands beside the values of rows: labels of a pandas index, codes of categories of polars."""
-    index = getattr(X, "index", None)
+    index: Any = getattr(X, "index", None)
     if hasattr(index, "names"):
         return [index]
     if isinstance(frame, nw.Series):

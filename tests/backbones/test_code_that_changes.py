@@ -117,6 +117,8 @@ CASES = """
         return not_there.times(x)
     def of_package(x): return pkg.inner.times(x)
     def of_submodule(x): return inner.times(x)
+    def relative(x): return pkg.inner.relative(x)
+    def relative_name(x): return pkg.inner.relative_name(x)
     def deep(x): return helpers.deep(x)
     def through_local_name(x):
         module = helpers
@@ -151,7 +153,7 @@ CASES = """
             imports_alias, imports_name, imports_setting, imports_submodule, imports_submodule_as, imports_from_package,
             imports_unloaded, imports_optional, of_package, of_submodule, deep, through_local_name, computed_name,
             lazy_attribute, default_argument, module_as_default, in_table, of_table, comprehension, of_cached, nested,
-            of_static, decorated,
+            of_static, decorated, relative, relative_name,
         ]
     } | {
         "closure": helpers.outer(), "callable": helpers.Scaler(), "holder": Holder(), "method": Method().go,
@@ -207,6 +209,15 @@ RUN = """
 """
 
 
+RELATIVE = """
+def relative(x):
+    from . import other
+    return other.times(x)
+def relative_name(x):
+    from .other import times
+    return times(x)
+"""
+
 BESIDE = """
     # Another line, and something that nobody reads.
     OTHER = 5
@@ -221,7 +232,8 @@ def answers(tmp_path_factory):
     (folder / "pkg").mkdir()
     files = {"helpers.py": HELPERS, "cases.py": CASES, "run.py": RUN, "pkg/__init__.py": ""}
     times = "def times(x): return x * VALUE\n"
-    files |= dict.fromkeys(("deeper.py", "late.py", "pkg/inner.py"), times)
+    files |= dict.fromkeys(("deeper.py", "late.py", "pkg/other.py"), times)
+    files["pkg/inner.py"] = times + RELATIVE
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     found = {}
     for order, value, beside in (("first", "2.0", ""), ("again", "2.0", BESIDE), ("edited", "3.0", "")):
