@@ -21,6 +21,7 @@ from torch import nn
 from sktransfer.backbones.card import Card
 from sktransfer.backbones.fingerprint import Code, code_of, fingerprint, module_tensors
 from sktransfer.backbones.frozen_copy import frozen_copy, watched
+from sktransfer.backbones.live_parts import live_parts
 from sktransfer.backbones.pooling import pool
 from sktransfer.backbones.preparation import Inputs, Preparation
 from sktransfer.backbones.split import Split, SplitError, split_network
@@ -128,6 +129,7 @@ class Backbone:
     # Of handles from pickles of former versions.
     own_code = False
     _code: Code | None = None
+    _live_parts: list[Any] | None = None
 
     def __init__(
         self,
@@ -411,12 +413,12 @@ class Backbone:
         if not self.own_code:
             return None
         with self.lock:
-            code = self._code
-            if code is None or code.of_user or code.unknown:
-                code = code_of(owned=[self._network, self.readout])
-                if self._code is not None and self._code.digest != code.digest:
-                    self._replicas.clear()  # what was folded was found by running the former code
-                self._code = code
+            if self._live_parts is None:
+                self._live_parts = live_parts([self._network, self.readout])
+            code = code_of(*self._live_parts)
+            if self._code is not None and self._code != code:
+                self._replicas.clear()  # what was folded was found by running the former code
+            self._code = code
         return code.joined(code_of(getattr(preparation, "transform", None)))
 
     def has_tokens(self, depth: int) -> bool:
@@ -493,6 +495,7 @@ class Backbone:
             lock=threading.RLock(),
             _replicas={},
             _code=None,
+            _live_parts=None,
             _split_checks=dict(self._split_checks),
         )
         _handles.add(handle)
@@ -536,7 +539,11 @@ class Backbone:
 
         if self.origin is not None:
             return loading.load_again, (self.origin, self.fingerprint)
-        state = {name: value for name, value in self.__dict__.items() if name not in ("lock", "_replicas", "_code")}
+        state = {
+            name: value
+            for name, value in self.__dict__.items()
+            if name not in ("lock", "_replicas", "_code", "_live_parts")
+        }
         return loading.take_in, (state,)
 
 

@@ -33,7 +33,6 @@ from sktransfer.caching.seen_rows import see_rows
 _BOOKKEEPING = {"training", "_is_full_backward_hook", "_non_persistent_buffers_set", "_version"}
 _HELD_APART = {"_parameters", "_buffers", "_modules"}
 _VALUES = (torch.dtype, torch.device, torch.Size, PurePath, slice, range, bytes, bytearray, np.dtype)
-_DATA = (bool, int, float, complex, str, Enum, torch.Tensor, np.ndarray, np.generic, *_VALUES)
 _LOCKS = (type(threading.Lock()), type(threading.RLock()))
 _C_METHODS = (
     types.WrapperDescriptorType,
@@ -57,17 +56,13 @@ class Walk:
     ----------
     unknown : dict of str to None
         What could not be looked at, in words, each once.
-    of_user : bool
-        Whether code of the user's was met.
     """
 
     def __init__(self, without_tensors: set[int] = frozenset()) -> None:  # type: ignore[assignment]
         self.without_tensors = without_tensors
         self.seen: dict[int, int] = {}
-        self.owned: set[int] = set()
         self.alive: list[object] = []  # an identity must not be used anew during the walk
         self.unknown: dict[str, None] = {}
-        self.of_user = False
 
     def of(self, value: Any) -> Any:
         """Describe a value and what it reaches."""
@@ -102,43 +97,6 @@ class Walk:
         self.unknown[why] = None
         return ["token", token_of(value)]
 
-    def of_owned(self, value: Any) -> Any:
-        """Describe the code alone that a value reaches, whose own state never changes but by its own doing."""
-        try:
-            return self._of_owned(value)
-        except RecursionError:
-            raise
-        except Exception as error:  # as above
-            return self.token(value, f"{named(value)} raised {type(error).__name__} when it was looked at")
-
-    def _of_owned(self, value: Any) -> Any:
-        if isinstance(value, types.FunctionType | types.BuiltinFunctionType | type | types.ModuleType):
-            return self.of(value)
-        if value is None or isinstance(value, _DATA):
-            return None
-        if id(value) in self.owned:
-            return None
-        self.owned.add(id(value))
-        self.alive.append(value)
-        if isinstance(value, types.MethodType):
-            return ["method", self.of(value.__func__), self.of_owned(value.__self__)]
-        parts: Any = ()
-        if isinstance(value, functools.partial):
-            return ["partial", self.of(value.func), *self._owned([*value.args, *value.keywords.values()])]
-        if isinstance(value, Mapping) and type(value).__module__ in ("builtins", "collections"):
-            return self._owned(value.values())
-        if type(value) in (list, tuple, set, frozenset):
-            return self._owned(value)
-        if isinstance(value, nn.Module):
-            own = [part for name, part in value.__dict__.items() if name not in _BOOKKEEPING | _HELD_APART]
-            parts = [*own, *value._modules.values()]
-        elif is_plain(value):
-            parts = state_of(value).values()
-        return [self.of(type(value)), *self._owned(parts)]
-
-    def _owned(self, values: Any) -> list[Any]:
-        return [found for found in map(self.of_owned, values) if found is not None]
-
     def _compound(self, value: Any) -> Any:
         for kinds, describe in self._KINDS:
             if isinstance(value, kinds):
@@ -156,7 +114,10 @@ class Walk:
             rows = see_rows(value).digests
             return [self.of(type(value)), sha256(b"".join(rows)).hexdigest(), *_empty(table)]
         if is_plain(value):
-            return [self.of(type(value)), self.of(state_of(value))]
+            written = self._written_by(type(value)) if library is None else set()
+            state = {name: held for name, held in state_of(value).items() if name not in written}
+            self.alive.append(state)
+            return [self.of(type(value)), self.of(state)]
         return self._reduced(value)
 
     # Data
@@ -256,7 +217,6 @@ class Walk:
             return [*name, library]
         if library is None and not is_written_in_python(cls):
             return self.token(cls, f"the class {named(cls)}, which is compiled")
-        self.of_user = True
         written = self._written_by(cls)
         members = [
             [key, self.of(member)]
@@ -267,8 +227,9 @@ class Walk:
         return [*name, members, [self.of(base) for base in cls.__bases__ if base is not object], self.of(meta)]
 
     def _written_by(self, cls: type) -> set[str]:
-        # Class attributes that a method only counts on are results rather than settings.
-        functions = [inner for member in vars(cls).values() for inner in _functions_of(member)]
+        # Attributes that methods only count on are results rather than settings.
+        mine = [base for base in cls.__mro__ if library_of(base.__module__) is None]
+        functions = [inner for base in mine for member in vars(base).values() for inner in _functions_of(member)]
         reads = [reads_of(function.__code__) for function in functions]
         # What another method reads is a setting.
         return {
@@ -281,7 +242,6 @@ class Walk:
         known, library = found_as(function), library_of(function.__module__)
         if known is not None and library is not None:
             return self._named_of_library(*known, library, function)
-        self.of_user = self.of_user or library is None
         code = function.__code__
         if code.co_filename == functools.__file__ and hasattr(function, "registry"):
             return ["singledispatch", self.of(function.registry)]  # and a record of the types that came by
@@ -399,7 +359,6 @@ class Walk:
             return ["module", module.__name__, library]
         if is_compiled(module):
             return self.token(module, f"the module {module.__name__}, which is compiled")
-        self.of_user = True
         names = sorted(name for name in vars(module) if not _is_special(name) or name == "__getattr__")
         return ["module", module.__name__, [[name, self.of(vars(module)[name])] for name in names]]
 

@@ -82,33 +82,28 @@ class Code:
         Differs where the code does, or what it reads.
     unknown : tuple of str
         What could not be looked at, in words.
-    of_user : bool
-        Whether there is any.
     """
 
     digest: str
     unknown: tuple[str, ...] = ()
-    of_user: bool = True
 
     def joined(self, other: Code) -> Code:
         """Return this code and another as one."""
         both = sha256((self.digest + other.digest).encode()).hexdigest()[:32]
-        return Code(both, (*self.unknown, *other.unknown), self.of_user or other.of_user)
+        return Code(both, (*self.unknown, *other.unknown))
 
 
-def code_of(*values: object, owned: object = None) -> Code:
+def code_of(*values: object) -> Code:
     """Look at code, and at what it reads.
 
     Parameters
     ----------
     *values : object
         Functions, classes or objects. Their state counts too.
-    owned : object, default=None
-        A network that nobody but the caller has, so that only the code in it can change.
     """
     walk = Walk()
     try:
-        found = [walk.of_owned(owned), *map(walk.of, values)]
+        found = [walk.of(value) for value in values]
     except RecursionError:
-        return Code(token_of(owned if owned is not None else values[0]), ("it is nested too deeply",))
-    return Code(sha256(json.dumps(found).encode()).hexdigest()[:32], tuple(walk.unknown), walk.of_user)
+        return Code(token_of(values[0]), ("an object that is nested too deeply",))
+    return Code(sha256(json.dumps(found).encode()).hexdigest()[:32], tuple(walk.unknown))

@@ -27,7 +27,8 @@ def token_of(value: object) -> str:
 
 def home_of(value: Any) -> str | None:
     """Return the module that a function, a class or the class of an object belongs to."""
-    return getattr(value if isinstance(value, types.FunctionType | type) else type(value), "__module__", None)
+    is_code = issubclass(type(value), types.FunctionType | type)
+    return getattr(value if is_code else type(value), "__module__", None)
 
 
 def named(value: Any) -> str:

@@ -20,7 +20,7 @@ from support.networks import TinyImage, seeded
 from torch import nn
 
 from sktransfer import FineTunedClassifier, ModuleBackbone, PretrainedFeatureExtractor, cache_clear, cache_info
-from sktransfer.backbones.fingerprint import code_of
+from sktransfer.backbones.live_parts import live_parts
 
 ROW = np.array([[1.0, 2.0]])
 
@@ -407,6 +407,9 @@ def test_a_changed_environment_gives_new_rows(make, monkeypatch):
         np.testing.assert_array_equal(extractor.transform(ROW), ROW * scale)
 
 
-def test_a_network_of_a_library_costs_no_look():
-    assert not code_of(None, owned=nn.Sequential(nn.Linear(2, 2), nn.ReLU())).of_user
-    assert code_of(scaled).of_user
+def test_of_a_network_that_is_copied_only_the_code_is_looked_at():
+    version = f"torch {torch.__version__.partition('+')[0]}"
+    assert [part for part in live_parts(nn.Sequential(nn.Linear(2, 2), nn.ReLU())) if "torch" in part] == [version]
+    network = nn.Sequential(Scaled(), nn.Identity())
+    network[1].steps = {"first": [functools.partial(scaled), scaled]}
+    assert [part for part in live_parts(network) if not isinstance(part, str)] == [Scaled, scaled]
