@@ -61,6 +61,7 @@ class Walk:
     def __init__(self, without_tensors: set[int] = frozenset()) -> None:  # type: ignore[assignment]
         self.without_tensors = without_tensors
         self.seen: dict[int, int] = {}
+        self.types: dict[int, int] = {}
         self.alive: list[object] = []  # an identity must not be used anew during the walk
         self.unknown: dict[str, None] = {}
 
@@ -117,7 +118,7 @@ class Walk:
             written = self._written_by(type(value)) if library is None else set()
             state = {name: held for name, held in state_of(value).items() if name not in written}
             self.alive.append(state)
-            return [self.of(type(value)), self.of(state)]
+            return [self._type_of(value), self.of(state)]
         return self._reduced(value)
 
     # Data
@@ -207,9 +208,18 @@ class Walk:
         own = {name: value for name, value in module.__dict__.items() if name not in _BOOKKEEPING | _HELD_APART}
         tensors = [] if id(module) in self.without_tensors else [self.of(module._parameters), self.of(module._buffers)]
         children = [[name, self.of(child)] for name, child in module._modules.items()]
-        return [self.of(type(module)), self.of(own), tensors, children]
+        return [self._type_of(module), self.of(own), tensors, children]
 
-    def _class(self, cls: type) -> Any:
+    def _type_of(self, value: Any) -> Any:
+        """Describe the class of an object, whose constructor has run: the object's state tells what that has read."""
+        cls = type(value)
+        if id(cls) in self.types:
+            return ["type", self.types[id(cls)]]
+        self.types[id(cls)] = len(self.types)
+        self.alive.append(cls)
+        return self._class(cls, constructed=True)
+
+    def _class(self, cls: type, *, constructed: bool = False) -> Any:
         """Name of a class; for classes outside the installed libraries, which can change under a name, its code too."""
         name = [cls.__module__, cls.__qualname__]
         library = library_of(cls.__module__)
@@ -219,12 +229,13 @@ class Walk:
             return self.token(cls, f"the class {named(cls)}, which is compiled")
         written = self._written_by(cls)
         members = [
-            [key, self.of(member)]
+            [key, self.of_code(member.__code__) if _is_run(key, member, constructed) else self.of(member)]
             for key, member in sorted(vars(cls).items())
             if key not in written and _counts(key, member)
         ]
-        meta = type(cls)
-        return [*name, members, [self.of(base) for base in cls.__bases__ if base is not object], self.of(meta)]
+        bases = [base for base in cls.__bases__ if base is not object]
+        told = [self._class(base, constructed=True) if constructed else self.of(base) for base in bases]
+        return [*name, members, told, self.of(type(cls))]
 
     def _written_by(self, cls: type) -> set[str]:
         # Attributes that methods only count on are results rather than settings.
@@ -440,6 +451,11 @@ def _counts(name: str, member: Any) -> bool:
     if name == "_abc_impl":
         return False
     return not _is_special(name) or bool(_functions_of(member)) or callable(member)
+
+
+def _is_run(name: str, member: Any, constructed: bool) -> bool:
+    """Whether a member of a class is a constructor that has run already."""
+    return constructed and name in ("__init__", "__new__", "__post_init__") and isinstance(member, types.FunctionType)
 
 
 def _functions_of(member: Any) -> list[types.FunctionType]:

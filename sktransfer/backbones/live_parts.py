@@ -54,7 +54,8 @@ def live_parts(value: Any) -> list[Any]:
             continue
         is_module = issubclass(type(one), types.ModuleType)
         library = library_of(one.__name__ if is_module else home_of(one))
-        if library is not None and (is_module or found_as(one) is not None):
+        # Compiled functions say themselves whose they are.
+        if library is not None and type(one) is not types.BuiltinFunctionType and (is_module or found_as(one)):
             libraries.add(library)
         else:
             found[id(one)] = one

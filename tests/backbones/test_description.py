@@ -197,6 +197,21 @@ def test_class_attributes_that_a_method_only_counts_on_are_results(monkeypatch):
     assert describe(Counted) != before, "which a method assigns, and another reads"
 
 
+class ReadsOnce:
+    def __init__(self):
+        with open(os.devnull) as file:
+            self.scale = len(file.read())
+
+    def __call__(self, x):
+        return x * self.scale
+
+
+def test_a_constructor_that_has_run_is_told_by_the_state_that_it_left():
+    assert not code_of(ReadsOnce()).unknown
+    assert code_of(lambda x: ReadsOnce()(x)).unknown
+    assert code_of(ReadsOnce(), lambda x: ReadsOnce()(x)).unknown
+
+
 STATE = None
 TIMES = {1: 1.0}
 
