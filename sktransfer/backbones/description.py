@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from sktransfer.backbones.bytecode import Chain, Import, Reads, is_record, reads_of
-from sktransfer.backbones.objects import home_of, is_plain, is_written_in_python, named, state_of, token_of
+from sktransfer.backbones.objects import Constructed, home_of, is_plain, is_written_in_python, named, state_of, token_of
 from sktransfer.backbones.outside import BUILTINS, METHODS, reads_outside
 from sktransfer.backbones.provenance import found_as, is_compiled, library_of
 from sktransfer.caching.seen_rows import see_rows
@@ -79,6 +79,8 @@ class Walk:
     def _plain(self, value: Any) -> Any:
         if type(value) in (float, complex):
             return repr(value)
+        if type(value) is Constructed:
+            return self._constructed(value.cls)
         if isinstance(value, _VALUES):
             return repr(value)
         if isinstance(value, Enum):
@@ -211,8 +213,10 @@ class Walk:
         return [self._type_of(module), self.of(own), tensors, children]
 
     def _type_of(self, value: Any) -> Any:
+        return self._constructed(type(value))
+
+    def _constructed(self, cls: type) -> Any:
         """Describe the class of an object, whose constructor has run: the object's state tells what that has read."""
-        cls = type(value)
         if id(cls) in self.types:
             return ["type", self.types[id(cls)]]
         self.types[id(cls)] = len(self.types)

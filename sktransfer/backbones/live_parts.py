@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from sktransfer.backbones.objects import home_of, is_plain, state_of
+from sktransfer.backbones.objects import Constructed, home_of, is_plain, state_of
 from sktransfer.backbones.provenance import found_as, library_of
 
 _CODE = (types.FunctionType, types.BuiltinFunctionType, types.ModuleType, type)
@@ -34,32 +34,35 @@ def live_parts(value: Any) -> list[Any]:
         Functions, classes, Python modules and what could not be looked into, each once, and the names and versions of the
         libraries that the rest belongs to.
     """
-    found: dict[int, Any] = {}
+    found: list[Any] = []
     libraries: set[str] = set()
-    seen: set[int] = set()
+    seen: set[tuple[bool, int]] = set()
     held: list[Any] = []  # an identity must not be used anew meanwhile
     stack = [value]
     while stack:
         one = stack.pop()
-        if id(one) in seen:
+        is_class = type(one) is Constructed
+        key = (is_class, id(one.cls if is_class else one))
+        if key in seen:
             continue
-        seen.add(id(one))
+        seen.add(key)
         held.append(one)
         try:
-            inner = _inside(one)
+            inner = None if is_class else _inside(one)
         except Exception:  # objects of the user's may raise anything when they are looked at
             inner = None
         if inner is not None:
             stack.extend(reversed(inner))
             continue
         is_module = issubclass(type(one), types.ModuleType)
-        library = library_of(one.__name__ if is_module else home_of(one))
+        code = one.cls if is_class else one
+        library = library_of(one.__name__ if is_module else home_of(code))
         # Compiled functions say themselves whose they are.
-        if library is not None and type(one) is not types.BuiltinFunctionType and (is_module or found_as(one)):
+        if library is not None and type(one) is not types.BuiltinFunctionType and (is_module or found_as(code)):
             libraries.add(library)
         else:
-            found[id(one)] = one
-    return [*found.values(), *sorted(libraries)]
+            found.append(one)
+    return [*found, *sorted(libraries)]
 
 
 def _inside(value: Any) -> list[Any] | None:
@@ -73,9 +76,9 @@ def _inside(value: Any) -> list[Any] | None:
     if isinstance(value, functools.partial):
         return [value.func, *value.args, *value.keywords.values()]
     if isinstance(value, nn.Module):
-        return [type(value), *value.__dict__.values()]
+        return [Constructed(type(value)), *value.__dict__.values()]
     if isinstance(value, Mapping):
-        return [type(value), *value.keys(), *value.values()]
+        return [Constructed(type(value)), *value.keys(), *value.values()]
     if isinstance(value, list | tuple | set | frozenset | deque):
-        return [type(value), *value]
-    return [type(value), *state_of(value).values()] if is_plain(value) else None
+        return [Constructed(type(value)), *value]
+    return [Constructed(type(value)), *state_of(value).values()] if is_plain(value) else None

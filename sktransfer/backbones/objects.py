@@ -6,12 +6,20 @@ import contextlib
 import types
 import uuid
 import weakref
+from dataclasses import dataclass
 from typing import Any
 
 # Objects that can't be described, by identity; the weak reference tells when an identity is used anew.
 _tokens: dict[int, tuple[weakref.ref, str]] = {}
 # Py_TPFLAGS_HEAPTYPE: the class was made at run time.
 _HEAP_TYPE = 1 << 9
+
+
+@dataclass(frozen=True)
+class Constructed:
+    """The class of an object that exists: its constructor has run."""
+
+    cls: type
 
 
 def token_of(value: object) -> str:

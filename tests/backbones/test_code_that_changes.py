@@ -21,6 +21,7 @@ from torch import nn
 
 from sktransfer import FineTunedClassifier, ModuleBackbone, PretrainedFeatureExtractor, cache_clear, cache_info
 from sktransfer.backbones.live_parts import live_parts
+from sktransfer.backbones.objects import Constructed
 
 ROW = np.array([[1.0, 2.0]])
 
@@ -412,4 +413,4 @@ def test_of_a_network_that_is_copied_only_the_code_is_looked_at():
     assert [part for part in live_parts(nn.Sequential(nn.Linear(2, 2), nn.ReLU())) if "torch" in part] == [version]
     network = nn.Sequential(Scaled(), nn.Identity())
     network[1].steps = {"first": [functools.partial(scaled), scaled]}
-    assert [part for part in live_parts(network) if not isinstance(part, str)] == [Scaled, scaled]
+    assert [part for part in live_parts(network) if not isinstance(part, str)] == [Constructed(Scaled), scaled]

@@ -208,6 +208,7 @@ class ReadsOnce:
 
 def test_a_constructor_that_has_run_is_told_by_the_state_that_it_left():
     assert not code_of(ReadsOnce()).unknown
+    assert not code_of(*live_parts([{"a": ReadsOnce()}])).unknown
     assert code_of(lambda x: ReadsOnce()(x)).unknown
     assert code_of(ReadsOnce(), lambda x: ReadsOnce()(x)).unknown
 
