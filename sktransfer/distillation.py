@@ -24,6 +24,7 @@ from sklearn.utils.validation import (
 )
 
 from sktransfer.caching import resolve_cache
+from sktransfer.caching.seen_rows import see_rows
 from sktransfer.distillation_report import DistillationReport, make_report, split_for_report
 from sktransfer.fine_tuning import FineTunedClassifier, FineTunedRegressor
 from sktransfer.model_selection import check_labeled
@@ -37,7 +38,6 @@ from sktransfer.teachers import (
     check_knows,
     check_teachers,
     combine,
-    digest_rows,
     distinct_answers,
     embed,
     fit_teacher,
@@ -190,12 +190,10 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
     ) -> tuple[list[Any], Lesson]:
         """Fit the teachers that are not frozen, and ask all of them."""
         cache = resolve_cache(self.cache)
-        digests = digest_rows(X)
+        seen = see_rows(X)
         places = np.flatnonzero(labelled)
         X_own, y_own, _, weights_own = _rows(places, X, y, labelled, weights)
-        content = b"".join(digests[place] for place in places) + repr(y_own.tolist()).encode()
-        content += b"" if weights_own is None else weights_own.tobytes()
-        shared = None if cache is None else content
+        shared = None if cache is None else seen.at(places)
         classes = self._all_classes(y_own)
         ask = self._ask(classes, y)
         teachers = as_list(self.teacher)
@@ -210,7 +208,7 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
                 made, out_of_fold = fit_teacher(
                     one, X_own, y_own, weights_own, self.cv, seed, inner, shared, classifies=self._classifies
                 )
-            told = distinct_answers(made, X, digests, cache, ask)
+            told = distinct_answers(made, X, seen, cache, ask)
             if out_of_fold is not None:
                 told = told.copy()
                 told[places] = out_of_fold

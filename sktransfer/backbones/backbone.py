@@ -19,8 +19,9 @@ import torch
 from torch import nn
 
 from sktransfer.backbones.card import Card
-from sktransfer.backbones.fingerprint import fingerprint, module_tensors
+from sktransfer.backbones.fingerprint import Code, code_of, fingerprint, module_tensors
 from sktransfer.backbones.frozen_copy import frozen_copy, watched
+from sktransfer.backbones.live_parts import live_parts
 from sktransfer.backbones.pooling import pool
 from sktransfer.backbones.preparation import Inputs, Preparation
 from sktransfer.backbones.split import Split, SplitError, split_network
@@ -121,7 +122,14 @@ class Backbone:
         Whether outputs of three dimensions are (n, values, time points).
     lineage : tuple of dict, default=()
         What it has been trained on in this package, the first step first.
+    own_code : bool, default=False
+        Whether code of the user's runs in it, which may change while the handle lives.
     """
+
+    # Of handles from pickles of former versions.
+    own_code = False
+    _code: Code | None = None
+    _live_parts: list[Any] | None = None
 
     def __init__(
         self,
@@ -141,8 +149,10 @@ class Backbone:
         channels_last: bool = False,
         time_last: bool = False,
         lineage: tuple[dict[str, Any], ...] = (),
+        own_code: bool = False,
     ):
         self.lineage = lineage
+        self.own_code = own_code
         self.card = card
         self.preparation = preparation
         self.fingerprint = fingerprint
@@ -389,6 +399,28 @@ class Backbone:
                 )
                 return split_network(self._network, stages, 0, *example)
 
+    def code_now(self, preparation: Preparation) -> Code | None:
+        """Look at the code of the user's that runs in the network and prepares its rows, as it is now.
+
+        The fingerprint tells what it was when the handle was made. A handle lives on while a module's setting changes,
+        and comes out of a pickle in a process that has edited code.
+
+        Returns
+        -------
+        Code or None
+            None where all code is of this package and the libraries that it loads networks from.
+        """
+        if not self.own_code:
+            return None
+        with self.lock:
+            if self._live_parts is None:
+                self._live_parts = live_parts([self._network, self.readout])
+            code = code_of(*self._live_parts)
+            if self._code is not None and self._code != code:
+                self._replicas.clear()  # what was folded was found by running the former code
+            self._code = code
+        return code.joined(code_of(getattr(preparation, "transform", None)))
+
     def has_tokens(self, depth: int) -> bool:
         """Whether dimension 1 of the activation at a depth that `split` has cut is the tokens of a text."""
         return self._split_checks[depth].has_tokens
@@ -462,6 +494,8 @@ class Backbone:
             lineage=lineage,
             lock=threading.RLock(),
             _replicas={},
+            _code=None,
+            _live_parts=None,
             _split_checks=dict(self._split_checks),
         )
         _handles.add(handle)
@@ -505,7 +539,11 @@ class Backbone:
 
         if self.origin is not None:
             return loading.load_again, (self.origin, self.fingerprint)
-        state = {name: value for name, value in self.__dict__.items() if name not in ("lock", "_replicas")}
+        state = {
+            name: value
+            for name, value in self.__dict__.items()
+            if name not in ("lock", "_replicas", "_code", "_live_parts")
+        }
         return loading.take_in, (state,)
 
 

@@ -155,6 +155,7 @@ class ModuleBackbone:
                 layer_pooling=self.pooling,
                 stage_names=self.stages,
                 time_last=self.modality == "series",
+                own_code=True,
             )
 
         return identity, make

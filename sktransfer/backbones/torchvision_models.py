@@ -160,6 +160,7 @@ def load_torchvision_module(module: nn.Module) -> tuple[str, Callable[[], Backbo
             preparation=preparation,
             fingerprint=identity,
             channels_last=_is_channels_last(network),
+            own_code=True,
         )
 
     return identity, make

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from numbers import Integral
 
@@ -21,7 +22,7 @@ def resolve_cache(cache: str | os.PathLike[str] | None) -> RowCache | None:
     Parameters
     ----------
     cache : "memory", str, path or None
-        "memory", a directory (created if need be), or None.
+        "memory", a directory (created if need be), or None. A relative path is one in the working directory of the moment.
 
     Returns
     -------
@@ -47,6 +48,7 @@ def _in_directory(cache: str | os.PathLike[str]) -> DirectoryCache:
         raise ValueError(f"cache={cache!r} must be 'memory', a directory given as str or path, or None.")
     if not path.strip():
         raise ValueError(f"cache={cache!r} names no directory. Give 'memory', a directory or None.")
+    _check_path(path)
     bare = isinstance(cache, str) and not any(mark in path for mark in "/\\~.") and not os.path.isdir(path)
     if bare:
         suggestion = did_you_mean(path, ["memory"])
@@ -56,6 +58,26 @@ def _in_directory(cache: str | os.PathLike[str]) -> DirectoryCache:
                 f"for a new directory of that name write {'./' + path!r}."
             )
     return directory_cache(path)
+
+
+def _check_path(path: str) -> None:
+    """Refuse what no file system takes, which would only show once rows have been computed."""
+    shown = f"cache={path!r}" if len(path) <= 200 else f"cache={path[:100]!r}... of {len(path):,} characters"
+    try:
+        os.lstat(os.path.expanduser(path))
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL):
+            raise ValueError(f"{shown} can't be a directory: {error.strerror}. Give another path.") from error
+    except ValueError as error:  # a NUL byte, or half a character
+        raise ValueError(f"{shown} can't be a directory: {error}. Give another path.") from error
+    if not os.path.isabs(os.path.expanduser(path)):
+        try:
+            os.getcwd()
+        except OSError as error:
+            raise ValueError(
+                f"{shown} is a relative path, but the working directory of this process is gone. Give an absolute path, or "
+                "change to a directory that exists."
+            ) from error
 
 
 def _existing(cache: str | os.PathLike[str]) -> DirectoryCache:
