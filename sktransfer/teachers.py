@@ -7,7 +7,6 @@ import copy
 import os
 import pickle
 import re
-import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -27,6 +26,7 @@ from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from torch import nn
 
+from sktransfer._locks import ProcessLock
 from sktransfer.backbones.modules import ModuleBackbone
 from sktransfer.caching.fits import kept_fits
 from sktransfer.caching.interface import RowCache
@@ -39,7 +39,7 @@ _SMALLEST = 1e-8
 _SUM_TOLERANCE = 1e-3
 _METHODS = ("predict_proba", "decision_function")
 
-_lock = threading.Lock()
+_lock = ProcessLock("states that teachers come to by being asked")
 # By state that a teacher has come to by being asked: the one before.
 _aliases: OrderedDict[str, str] = OrderedDict()
 _MOST_ALIASES = 256

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -13,6 +12,7 @@ from typing import Any
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
+from sktransfer._locks import ProcessLock
 from sktransfer._nearest import did_you_mean
 from sktransfer.backbones import architectures, catalogue, shipped
 from sktransfer.backbones.backbone import Backbone, Origin
@@ -24,7 +24,7 @@ from sktransfer.runtime.seeding import preserved_generators
 
 # Handles that stay loaded although no estimator holds them: the folds of a search come and go.
 _KEPT_LOADED = 4
-_lock = threading.RLock()
+_lock = ProcessLock("networks that are loaded")
 _recent: OrderedDict[Hashable, Backbone] = OrderedDict()
 _alive: weakref.WeakValueDictionary[Hashable, Backbone] = weakref.WeakValueDictionary()
 
