@@ -27,6 +27,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from torch import nn
 
 from sktransfer._locks import ProcessLock
+from sktransfer.backbone_estimator import OneStateMixin
 from sktransfer.backbones.modules import ModuleBackbone
 from sktransfer.caching.fits import kept_fits
 from sktransfer.caching.interface import RowCache
@@ -346,6 +347,9 @@ def distinct_answers(
     -------
     ndarray of shape (n, n_answers)
     """
+    if isinstance(_inside(teacher), OneStateMixin):
+        # Its answers are kept for the state that it has now, whatever other threads do to it meanwhile.
+        teacher = _inside(teacher)._as_it_is()
     state = None if cache is None else _state_of(_inside(teacher))
     with _lock:
         token = None if state is None else _aliases.get(state.digest, state.digest).encode() + ask_rows.context
