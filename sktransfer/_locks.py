@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 # Called in a forked process when the locks are free again.
@@ -43,6 +44,20 @@ class ProcessLock:
     def __exit__(self, *error: Any) -> None:
         self._lock.release()
 
+    @contextmanager
+    def let_go(self) -> Iterator[None]:
+        """Let others have the lock while the body runs, if this thread holds it."""
+        depth = 0
+        with suppress(RuntimeError):  # not held any more
+            while True:
+                self._lock.release()
+                depth += 1
+        try:
+            yield
+        finally:
+            for _ in range(depth):
+                self._lock.acquire()
+
     def __repr__(self) -> str:
         return f"<ProcessLock {self.name!r}>"
 
@@ -69,6 +84,10 @@ def after_fork_in_child(work: Callable[[], None]) -> None:
     """Call something in every forked process, when the locks are free again."""
     _in_child.append(work)
 
+
+# Held while a network is loaded. That imports modules, and a module that a thread was importing when another one forked can
+# never be imported in the child: Python's locks of imports are not renewed. Downloads let go of it.
+loading = ProcessLock("a network that is being loaded", fork_waits=True)
 
 _waited_for: list[ProcessLock] = []
 
