@@ -489,6 +489,10 @@ class Backbone:
         if self.origin is not None:
             return loading.load_again, (self.origin, self.fingerprint)
         state = {name: value for name, value in self.__dict__.items() if name not in ("lock", "_replicas")}
+        # A copy, which shares the tensors: another thread's pass may set hooks on the network while it is written.
+        with self.lock:
+            tensors = [*self._network.parameters(), *self._network.buffers()]
+            state["_network"] = copy.deepcopy(self._network, {id(tensor): tensor for tensor in tensors})
         return loading.take_in, (state,)
 
 
