@@ -23,6 +23,7 @@ from sklearn.utils.validation import (
     check_is_fitted,
 )
 
+from sktransfer.backbone_estimator import OneStateMixin, of_one_state
 from sktransfer.caching import resolve_cache
 from sktransfer.caching.seen_rows import see_rows
 from sktransfer.distillation_report import DistillationReport, make_report, split_for_report
@@ -57,10 +58,10 @@ def _student_has(name: str) -> Any:
         getattr(self.student_ if hasattr(self, "student_") else self._student(), name)
         return True
 
-    return available_if(check)
+    return lambda method: available_if(check)(of_one_state(method))
 
 
-class _Distilled(MetaEstimatorMixin, BaseEstimator):
+class _Distilled(OneStateMixin, MetaEstimatorMixin, BaseEstimator):
     """What the two estimators share: parameters and attributes are documented there."""
 
     _parameter_constraints: dict = {
@@ -137,7 +138,7 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
         teachers, lesson = self._lesson(X, y, labelled, weights, seed)
         student = seeded(clone(student), seed)
         fitted = fit_student(student, X, lesson)
-        report = None
+        report: DistillationReport | None = None
         if held_out is not None:
             kept = np.flatnonzero(labelled)
             alone = _rows(kept, X, y, labelled, weights)
@@ -152,15 +153,16 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
                 self._classifies,
             )
         # Nothing is set before all has gone well: a failed fit leaves the estimator as it was.
-        for name in ("n_features_in_", "feature_names_in_"):
-            self.__dict__.pop(name, None)
-            if hasattr(fitted, name):
-                setattr(self, name, getattr(fitted, name))
-        self.teacher_ = teachers if isinstance(self.teacher, list | tuple) else teachers[0]
-        self.student_ = fitted
-        self.distillation_report_: DistillationReport | None = report
+        columns = ("n_features_in_", "feature_names_in_")
+        made = {name: getattr(fitted, name) for name in columns if hasattr(fitted, name)}
+        made |= {
+            "teacher_": teachers if isinstance(self.teacher, list | tuple) else teachers[0],
+            "student_": fitted,
+            "distillation_report_": report,
+        }
         if lesson.classes is not None:
-            self.classes_ = lesson.classes
+            made["classes_"] = lesson.classes
+        self._replace_fitted(made, gone=columns)
         return self
 
     def _check_parties(self) -> Any:

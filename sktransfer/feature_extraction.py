@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 from scipy.sparse import issparse
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import check_is_fitted
 
-from sktransfer.backbone_estimator import BackboneEstimator
+from sktransfer.backbone_estimator import OF_COLUMNS, BackboneEstimator
 from sktransfer.backbones.backbone import Backbone
 from sktransfer.backbones.encoding import Run, encode
 from sktransfer.backbones.fitted_models import FittedModel, find_model, input_tags_of, take_model
@@ -26,7 +25,7 @@ from sktransfer.caching import resolve_cache
 from sktransfer.runtime.device import PRECISIONS, resolve_device
 
 
-class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BackboneEstimator):
+class PretrainedFeatureExtractor(BackboneEstimator):
     """Turn texts, images, table rows or time series into the embeddings of a pretrained network.
 
     The network is frozen: `fit` learns nothing from the data, it loads the network (once per process, whatever the
@@ -237,6 +236,13 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         sklearn.exceptions.NotFittedError
             If an estimator given as `backbone` is not fitted.
         """
+        # Nothing is set before all has gone well: a failed fit leaves the estimator as it was.
+        fitted = self._as_it_is()._fitted_to(X)
+        self._replace_fitted(fitted, gone=(*OF_COLUMNS, "_preparation"))
+        return self
+
+    def _fitted_to(self, X: Any) -> dict[str, Any]:
+        """Return the attributes of a fit to `X`."""
         self._validate_params()
         resolve_device(self.device)
         resolve_cache(self.cache)  # a directory that can't serve is an error before the network is loaded
@@ -263,14 +269,14 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
             raise ValueError(
                 f"truncate_dim={self.truncate_dim} is more than the {dimension} values that this embedding has."
             )
-        # Nothing is set before all has gone well: a failed fit leaves the estimator as it was.
-        self._check_columns(X, rows, reset=True)
-        self.backbone_ = backbone
-        self.modality_ = rows.kind
-        self._preparation = preparation
-        self._readout = readout
-        self._n_features_out = dimension
-        return self
+        return {
+            **self._columns_of(X, rows),
+            "backbone_": backbone,
+            "modality_": rows.kind,
+            "_preparation": preparation,
+            "_readout": readout,
+            "_n_features_out": dimension,
+        }
 
     def transform(self, X):
         """Embed rows.
@@ -301,7 +307,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         rows = Rows(rows.kind, self._preparation.read(rows.values))
         return encode(self.backbone_, self._preparation, self._readout, rows, self._run(self._preparation))
 
-    def _fit_model(self, model: Any, X: Any) -> PretrainedFeatureExtractor:
+    def _fit_model(self, model: Any, X: Any) -> dict[str, Any]:
         """Take in a fitted scikit-learn model, which checks `X` itself."""
         for name in ("pooling", "weights", "max_length", "window_pooling", "prompt"):
             default = "auto" if name == "pooling" else None
@@ -318,15 +324,18 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         rows = _rows_for_model(X, kind)
         dimension = readout.fit(rows.values)
         if rows.kind == "text":
-            self._check_columns(X, rows, reset=True)
+            columns = self._columns_of(X, rows)
         else:
-            self._take_columns(source.model)
-        self.__dict__.pop("_preparation", None)
-        self.backbone_ = source
-        self.modality_ = kind
-        self._readout = readout
-        self._n_features_out = dimension
-        return self
+            # Those that the model expects: it is the one that compares them.
+            names = ("n_features_in_", "feature_names_in_")
+            columns = {name: getattr(source.model, name) for name in names if hasattr(source.model, name)}
+        return {
+            **columns,
+            "backbone_": source,
+            "modality_": kind,
+            "_readout": readout,
+            "_n_features_out": dimension,
+        }
 
     def _transform_by_model(self, X: Any) -> Any:
         rows = _rows_for_model(X, self.modality_)
@@ -346,13 +355,6 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         """Say how an encoding is carried out."""
         batch_size = None if self.batch_size == "auto" else self.batch_size
         return self._frozen_run(preparation, batch_size=batch_size, progress=bool(self.verbose))
-
-    def _take_columns(self, model: Any) -> None:
-        """Expect the columns that a fitted model does: it is the one that compares them."""
-        for name in ("n_features_in_", "feature_names_in_"):
-            self.__dict__.pop(name, None)
-            if hasattr(model, name):
-                setattr(self, name, getattr(model, name))
 
     def __sktransfer_backbone__(self) -> Backbone | FittedModel:
         """Hand the network to another estimator, as its `backbone`."""

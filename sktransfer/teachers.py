@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import threading
 from collections import OrderedDict
 from typing import Any
 
@@ -21,6 +20,8 @@ from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from torch import nn
 
+from sktransfer._locks import ProcessLock
+from sktransfer.backbone_estimator import OneStateMixin
 from sktransfer.backbones.fingerprint import code_of
 from sktransfer.backbones.modules import ModuleBackbone
 from sktransfer.caching.fits import kept_fits
@@ -35,7 +36,7 @@ _SMALLEST = 1e-8
 _SUM_TOLERANCE = 1e-3
 _METHODS = ("predict_proba", "decision_function")
 
-_lock = threading.Lock()
+_lock = ProcessLock("states that teachers come to by being asked")
 # By state that a teacher has come to by being asked: the one before.
 _aliases: OrderedDict[str, str] = OrderedDict()
 _MOST_ALIASES = 256
@@ -311,6 +312,9 @@ def distinct_answers(
     -------
     ndarray of shape (n, n_answers)
     """
+    if isinstance(_inside(teacher), OneStateMixin):
+        # Its answers are kept for the state that it has now, whatever other threads do to it meanwhile.
+        teacher = _inside(teacher)._as_it_is()
     state = None if cache is None else _state_of(_inside(teacher))
     with _lock:
         token = None if state is None else _aliases.get(state.digest, state.digest).encode() + ask_rows.context

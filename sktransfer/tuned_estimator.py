@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from functools import partial
 from numbers import Integral, Real
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 import narwhals.stable.v2 as nw
 import numpy as np
 import torch
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.model_selection import train_test_split
 from sklearn.utils import _safe_indexing, assert_all_finite, column_or_1d, estimator_html_repr
@@ -24,7 +24,8 @@ from sklearn.utils.validation import (
 )
 from torch import nn
 
-from sktransfer.backbone_estimator import BackboneEstimator
+from sktransfer._locks import ProcessLock
+from sktransfer.backbone_estimator import OF_COLUMNS, BackboneEstimator
 from sktransfer.backbones import architectures
 from sktransfer.backbones.augmentation import resolve_augment
 from sktransfer.backbones.backbone import Backbone
@@ -51,12 +52,10 @@ _UNTRAINED = {"table": "table-mlp", "series": "series-cnn"}
 _MANY_ROWS = 1000
 _EPOCHS, _FEW_EPOCHS = 20, 6
 _RATIO, _RATIO_WITH_ATTENTION = 0.3, 0.1
-# What a fit keeps of the columns of X.
-_OF_COLUMNS = ("n_features_in_", "feature_names_in_", "_image_shape")
 _Part = tuple[Any, Any, Any]  # rows, targets, weights
 
 
-class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BackboneEstimator):
+class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
     """An estimator that trains stages of a network and a head.
 
     Classifiers and regressors say what targets are; parameters and attributes are documented there.
@@ -161,8 +160,6 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             rehearsal=rehearsal,
         )
         # Nothing is set before all has gone well: a failed fit leaves the estimator as it was.
-        for name in (*_OF_COLUMNS, "_tuned"):
-            self.__dict__.pop(name, None)
         fitted = {**self._fitted_attributes(backbone, preparation, targets, made.network), **columns}
         if earlier is None:
             fitted |= {"_begun_from": begun, "_begun_head": self.head, "_begun_pooling": plan.pooling}
@@ -175,8 +172,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             "stages_": made.network.stage_table(made.rates or plan.rates),
             "lineage_": (*_lineage_of(backbone, from_random), self._step(y, depth, made.n_epochs, targets)),
         }
-        for name, value in fitted.items():
-            setattr(self, name, value)
+        self._replace_fitted(fitted, gone=OF_COLUMNS)
         root.call_on_fit_task_end(**told)
         return self
 
@@ -351,13 +347,6 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         self._check_columns(X, rows, reset=False)
         return backbone, rows
 
-    def _columns_of(self, X: Any, rows: Rows) -> dict[str, Any]:
-        """Return what a fit keeps of the columns; nothing of this estimator is changed."""
-        shell = type(self).__new__(type(self))
-        shell.__dict__.update(self.get_params())
-        shell._check_columns(X, rows, reset=True)
-        return {name: value for name, value in vars(shell).items() if name in _OF_COLUMNS}
-
     def _plan(
         self,
         backbone: Backbone,
@@ -435,6 +424,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             "_preparation": preparation,
             "_targets": targets,
             "_network": network,
+            "_tuned": _Once(),
             "_n_features_out": len(network.center),
         }
 
@@ -483,10 +473,12 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
 
     def _tuned_backbone(self) -> Backbone:
         """Return the tuned network as a handle of its own."""
-        if not hasattr(self, "_tuned"):
+
+        def make() -> Backbone:
             network, readout = self._network.tuned_copy()
-            self._tuned = self.backbone_.trained(network, readout, self._preparation, self.lineage_)
-        return self._tuned
+            return self.backbone_.trained(network, readout, self._preparation, self.lineage_)
+
+        return self._tuned.get(make)
 
     def __sktransfer_backbone__(self) -> Backbone:
         """Hand the tuned network to another estimator, as its `backbone`."""
@@ -538,6 +530,22 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             self._network = TunableNetwork(cut, self._preparation, head, len(values["center"]))
             self._network.take_state(values)
             self._network.eval()
+            self._tuned = _Once()
+
+
+class _Once:
+    """A value that is made when it is first asked for, by one thread."""
+
+    def __init__(self) -> None:
+        self._lock = ProcessLock("a tuned network's handle")
+        self._made: Any = None
+
+    def get(self, make: Callable[[], Any]) -> Any:
+        """Return the value, made now or before."""
+        with self._lock:
+            if self._made is None:
+                self._made = make()
+            return self._made
 
 
 def _ratio_for(backbone: Backbone) -> float:

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from sktransfer.backbones.backbone import Backbone
 from sktransfer.backbones.keyed import keyed
@@ -23,6 +22,7 @@ from sktransfer.backbones.text import TextPreparation
 from sktransfer.caching.interface import RowCache
 from sktransfer.runtime.batching import batches_by_size, made_ahead
 from sktransfer.runtime.device import free_memory, frozen_pass, is_out_of_memory
+from sktransfer.runtime.progress import progress_bar
 
 # A GPU is kept busy by larger batches than a processor.
 _ACCELERATOR_FACTOR = 64
@@ -173,7 +173,7 @@ class EncodingPass:
             return
         size = self.preparation.chunk_rows if self.readout.window_pooling is None else _LONG_ROWS_AT_ONCE
         chunks = [places[start : start + size] for start in range(0, len(places), size)]
-        with tqdm(total=len(places), desc=self.backbone.name, unit="row", disable=not self.run.progress) as bar:
+        with progress_bar(len(places), self.backbone.name, "row", show=self.run.progress) as bar:
             prepared = made_ahead(
                 partial(prepare_rows, self.preparation, values), chunks, threads=self.preparation.threads
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -13,6 +12,7 @@ from typing import Any
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
+from sktransfer import _locks
 from sktransfer._nearest import did_you_mean
 from sktransfer.backbones import architectures, catalogue, shipped
 from sktransfer.backbones.backbone import Backbone, Origin
@@ -31,7 +31,7 @@ from sktransfer.runtime.seeding import preserved_generators
 
 # Handles that stay loaded although no estimator holds them: the folds of a search come and go.
 _KEPT_LOADED = 4
-_lock = threading.RLock()
+_lock = _locks.ProcessLock("networks that are loaded")
 _recent: OrderedDict[Hashable, Backbone] = OrderedDict()
 _alive: weakref.WeakValueDictionary[Hashable, Backbone] = weakref.WeakValueDictionary()
 
@@ -148,7 +148,7 @@ def unload_backbones() -> None:
 
 
 def _once(key: Hashable, make: Callable[[], Backbone]) -> Backbone:
-    with _lock:
+    with _lock, _locks.loading:
         handle = _alive.get(key)
         if handle is None:
             with preserved_generators():  # building a network draws random weights before the real ones come in
@@ -165,8 +165,9 @@ def _once(key: Hashable, make: Callable[[], Backbone]) -> Backbone:
 
 
 def _load_module(module: nn.Module, kind: str | None) -> Backbone:
-    from sktransfer.backbones.timm_models import is_timm, load_timm_module
-    from sktransfer.backbones.torchvision_models import is_torchvision, load_torchvision_module
+    with _locks.loading:
+        from sktransfer.backbones.timm_models import is_timm, load_timm_module
+        from sktransfer.backbones.torchvision_models import is_torchvision, load_torchvision_module
 
     if kind not in ("table", "series"):
         check_complete(module)
@@ -245,7 +246,8 @@ def _default_name(kind: str | None) -> str:
 
 
 def _loader_of(name: str, *, is_path: bool) -> Callable[[Origin], Backbone]:
-    from sktransfer.backbones import timm_models, torchvision_models
+    with _locks.loading:
+        from sktransfer.backbones import timm_models, torchvision_models
 
     if not is_path:
         if name in shipped.names():
@@ -253,7 +255,9 @@ def _loader_of(name: str, *, is_path: bool) -> Callable[[Origin], Backbone]:
         if name in torchvision_models.torchvision_names():
             return _load_torchvision
         # Asking timm for its names imports it, which names of the hub need not wait for.
-        if name.startswith("timm/") or ("/" not in name and name in timm_models.timm_names()):
+        with _locks.loading:
+            is_timm = name.startswith("timm/") or ("/" not in name and name in timm_models.timm_names())
+        if is_timm:
             return _load_timm
     # os.path, because it takes a string that can't be a name for one that isn't there.
     if name and os.path.isdir(name):
