@@ -23,6 +23,7 @@ from sklearn.utils.validation import (
     check_is_fitted,
 )
 
+from sktransfer.backbones.table_columns import one_warning
 from sktransfer.caching import resolve_cache
 from sktransfer.distillation_report import DistillationReport, make_report, split_for_report
 from sktransfer.fine_tuning import FineTunedClassifier, FineTunedRegressor
@@ -95,6 +96,7 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
             return named
         return self._network(named)
 
+    @one_warning()  # teacher and student read the same columns
     def _fit(self, X: Any, y: Any, sample_weight: Any, sample_labeled: Any) -> Any:
         self._validate_params()
         student = self._check_parties()

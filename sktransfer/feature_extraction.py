@@ -240,6 +240,7 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         if model is not None:
             return self._fit_model(model, X)
         backbone, rows = self._resolve(X)
+        self._warn_of_columns(backbone, rows)
         preparation = backbone.preparation.with_options(max_length=self.max_length, prompt=self.prompt)
         rows = Rows(rows.kind, preparation.read(rows.values))
         preparation = preparation.fitted_to(rows.values)
