@@ -80,12 +80,16 @@ def refuse_texts(table: Table, known: Mapping[int, Collection[str]] | None = Non
         if words >= _WORDS_OF_A_LONG_TEXT and distinct >= _FEWEST_LONG_TEXTS:
             mostly_differ = distinct * 10 > len(present)
         if words >= _WORDS_OF_A_TEXT and mostly_differ:
-            found[place] = f"{table.label(place)} ({words:.0f} words on average, {distinct} of {len(present)} values differ)"
+            found[place] = (
+                f"{table.label(place)} ({words:.0f} words on average, {distinct} of {len(present)} values differ)"
+            )
     if not found:
         return
     names = [repr(table.names[place]) if table.names is not None else str(place) for place in found]
     columns = [f"X[{name}]" if table.names is not None else f"X[:, {name}]" for name in names]
-    steps = ", ".join(f"({'text' + str(i)!r}, PretrainedFeatureExtractor(), {name})" for i, name in enumerate(names[:3]))
+    steps = ", ".join(
+        f"({'text' + str(i)!r}, PretrainedFeatureExtractor(), {name})" for i, name in enumerate(names[:3])
+    )
     rest = set(range(table.width)) - found.keys()
     remainder = ", remainder='passthrough'" if rest and not rest & table.strings.keys() else ""
     joined = ' + " " + '.join(columns[:3]) if len(columns) > 1 else None
@@ -192,7 +196,13 @@ def _count_rows(name: str, numbers: np.ndarray) -> bool:
 def _levels_to_caller() -> int:
     """Return the `stacklevel` of the first caller that is no library."""
     level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and _package(frame.f_globals) in ("sktransfer", "sklearn", "torch", "contextlib", "joblib"):
+    while frame.f_back is not None and _package(frame.f_globals) in (
+        "sktransfer",
+        "sklearn",
+        "torch",
+        "contextlib",
+        "joblib",
+    ):
         level, frame = level + 1, frame.f_back
     return level
 

@@ -171,7 +171,9 @@ class TableSchema:
         ValueError
             If there are such columns.
         """
-        refuse_texts(table, {i: set(c.categories) for i, c in enumerate(self.columns) if isinstance(c, CategoricalColumn)})
+        refuse_texts(
+            table, {i: set(c.categories) for i, c in enumerate(self.columns) if isinstance(c, CategoricalColumn)}
+        )
 
     def describe(self) -> dict[str, object]:
         """Return everything that decides what a row becomes."""
