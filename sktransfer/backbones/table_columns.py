@@ -87,16 +87,15 @@ def refuse_texts(table: Table, known: Mapping[int, Collection[str]] | None = Non
         return
     names = [repr(table.names[place]) if table.names is not None else str(place) for place in found]
     columns = [f"X[{name}]" if table.names is not None else f"X[:, {name}]" for name in names]
-    steps = ", ".join(
-        f"({'text' + str(i)!r}, PretrainedFeatureExtractor(), {name})" for i, name in enumerate(names[:3])
-    )
+    steps = ", ".join(f"('text{i}', PretrainedFeatureExtractor(), {name})" for i, name in enumerate(names[:3]))
+    steps += ", ..." * (len(names) > 3)
     rest = set(range(table.width)) - found.keys()
     remainder = ", remainder='passthrough'" if rest and not rest & table.strings.keys() else ""
-    joined = ' + " " + '.join(columns[:3]) if len(columns) > 1 else None
+    joined = ' + " " + '.join(columns) if len(columns) > 1 else None
     raise ValueError(
         f"X holds free text in {', '.join(found.values())}. A table's strings are categories, and nothing can be learnt from "
         "categories that hardly repeat. Embed each text column with a network for texts, "
-        f"ColumnTransformer([{steps}{', ...' if len(names) > 3 else ''}]{remainder}); or give one column of texts as X, {columns[0]}"
+        f"ColumnTransformer([{steps}]{remainder}); or give one column of texts as X, {columns[0]}"
         f"{f'; or join them, {joined}' if joined else ''}; or leave {'them' if joined else 'it'} out."
     )
 
@@ -126,23 +125,26 @@ def warn_of_columns(table: Table) -> None:
         If there are such columns.
     """
     warned_of = _warned_of.get()
-    dates, identifiers = [], []
+    dates: list[str] = []
+    identifiers: list[str] = []
     for place in range(table.width):
         key = table.names[place] if table.names is not None else place
         if warned_of is not None and key in warned_of:
             continue
+        values: list[str] | list[int] = []
+        listed = identifiers
         if place in table.strings:
             present = [value for value in table.strings[place] if value is not None]
-            is_date = _are_dates(present)
-            is_identifier = not is_date and _identify(present)
-        else:
-            present = table.numbers[:, place]
-            is_date, is_identifier = False, isinstance(key, str) and _count_rows(key, present)
-        if not is_date and not is_identifier:
+            if _are_dates(present):
+                values, listed = present, dates
+            elif _identify(present):
+                values = present
+        elif isinstance(key, str) and _count_rows(key, table.numbers[:, place]):
+            values = [int(value) for value in table.numbers[:, place]]
+        if not values:
             continue
-        shown = [value if isinstance(value, str) else int(value) for value in present[:2]]
-        listed = f"{table.label(place)} ({len(set(present))} of {len(present)} values differ: {', '.join(map(repr, shown))}, ...)"
-        (dates if is_date else identifiers).append(listed)
+        shown = f"{values[0]!r}, {values[1]!r}, ..."
+        listed.append(f"{table.label(place)} ({len(set(values))} of {len(values)} values differ: {shown})")
         if warned_of is not None:
             warned_of.add(key)
     parts = []
