@@ -130,8 +130,8 @@ def _of_lists(rows: Sequence[Any]) -> np.ndarray:
 
 
 def _of_frame(X: Any) -> Table:
-    if hasattr(X, "column_names"):
-        labels = list(X.column_names)  # pyarrow's columns are the values
+    if nw.dependencies.is_pyarrow_table(X):
+        labels = list(X.column_names)  # its columns are the values
     else:
         labels = list(X.columns if hasattr(X, "iloc") else nw.from_native(X, eager_only=True).columns)
     doubled = (

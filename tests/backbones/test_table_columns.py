@@ -316,3 +316,8 @@ def test_unused_categories_are_none():
     np.testing.assert_array_equal(
         *(PretrainedFeatureExtractor("table-mlp").fit(one).transform(one) for one in (X, other))
     )
+
+
+def test_a_column_may_be_called_like_an_attribute():
+    X = pd.DataFrame({"column_names": [1, 2], "columns": [3, 4], "shape": [5, 6]})
+    assert read_table(X).names == ("column_names", "columns", "shape")
