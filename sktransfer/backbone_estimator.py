@@ -24,6 +24,8 @@ from sktransfer.backbones.loading import known_kind, load_backbone, reads_missin
 from sktransfer.backbones.model_objects import is_model_object
 from sktransfer.backbones.preparation import Preparation
 from sktransfer.backbones.rows import Rows, read_rows
+from sktransfer.backbones.table import TablePreparation
+from sktransfer.backbones.table_columns import warn_of_columns
 from sktransfer.caching import resolve_cache
 from sktransfer.runtime.device import resolve_device, resolve_precision
 
@@ -130,7 +132,19 @@ class BackboneEstimator(OneStateMixin, ClassNamePrefixFeaturesOutMixin, Transfor
             rows = replace(rows, weights=weights)
         name = self._backbone_for(kind)
         backbone = load_backbone(name, weights=self.weights, kind=kind, rows=rows)
-        return backbone, rows or read_rows(X, backbone.kind)
+        rows = rows or read_rows(X, backbone.kind)
+        self._refuse_texts_in_tables(backbone, rows)
+        return backbone, rows
+
+    def _refuse_texts_in_tables(self, backbone: Backbone, rows: Rows) -> None:
+        """Refuse free text where strings are read as categories."""
+        if isinstance(backbone.preparation, TablePreparation):
+            backbone.preparation.schema.check_fit(rows.values)
+
+    def _warn_of_columns(self, backbone: Backbone, rows: Rows) -> None:
+        """Warn of identifiers and dates in the table of a fit."""
+        if isinstance(backbone.preparation, TablePreparation):
+            warn_of_columns(rows.values)
 
     def _frozen_run(self, preparation: Preparation, *, batch_size: int | None = None, progress: bool = False) -> Run:
         """Say how the frozen network is run; these parameters take effect without a new fit."""

@@ -24,6 +24,7 @@ from sklearn.utils.validation import (
 )
 
 from sktransfer.backbone_estimator import OneStateMixin, of_one_state
+from sktransfer.backbones.table_columns import one_warning
 from sktransfer.caching import resolve_cache
 from sktransfer.caching.seen_rows import see_rows
 from sktransfer.distillation_report import DistillationReport, make_report, split_for_report
@@ -96,6 +97,7 @@ class _Distilled(OneStateMixin, MetaEstimatorMixin, BaseEstimator):
             return named
         return self._network(named)
 
+    @one_warning()  # teacher and student read the same columns
     def _fit(self, X: Any, y: Any, sample_weight: Any, sample_labeled: Any) -> Any:
         self._validate_params()
         student = self._check_parties()

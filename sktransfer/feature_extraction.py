@@ -131,8 +131,10 @@ class PretrainedFeatureExtractor(BackboneEstimator):
     `cache` and `verbose` may be set afterwards and take effect at once.
 
     The networks for tables read strings as categories, with a code of their own for strings not seen in `fit` and for
-    missing ones. Missing numbers are accepted in columns where some were missing in `fit`: the network gets the mean and
-    an indicator. Elsewhere they are an error, as is infinity. A row's embedding is the same to the last bit whatever
+    missing ones. For missing numbers the network gets the mean and an indicator. In columns where none was missing in
+    `fit`, the median of its rows stands for a missing number, and the code of unseen strings for a missing one. Infinity
+    is an error, as is a column of free text in `fit`; identifiers and dates as strings get a warning there. A row's
+    embedding is the same to the last bit whatever
     else is in `X`, since in these networks "float32" is computed in float64. Series may not hold missing values.
 
     Which layer transfers best depends on how far the new task is from the old one (Yosinski et al. 2014,
@@ -250,6 +252,7 @@ class PretrainedFeatureExtractor(BackboneEstimator):
         if model is not None:
             return self._fit_model(model, X)
         backbone, rows = self._resolve(X)
+        self._warn_of_columns(backbone, rows)
         preparation = backbone.preparation.with_options(max_length=self.max_length, prompt=self.prompt)
         rows = Rows(rows.kind, preparation.read(rows.values))
         preparation = preparation.fitted_to(rows.values)

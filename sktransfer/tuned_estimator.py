@@ -126,6 +126,7 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         preparation = backbone.preparation.with_options(max_length=self.max_length, prompt=self.prompt)
         values = preparation.read(rows.values)
         columns = self._columns_of(X, Rows(rows.kind, values))
+        self._warn_of_columns(backbone, rows)
         preparation = preparation.fitted_to(values)
         depth = resolve_depth(self.freeze_depth, backbone.find_stages(preparation))
         depth = 0 if untrained else depth  # there is nothing in it worth keeping
@@ -133,7 +134,9 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         if held_out is not None:
             with about("X_val"):
                 _check_same_columns(X, held_out[0])
-                values_val = preparation.read(read_rows(held_out[0], backbone.kind).values)
+                rows_val = read_rows(held_out[0], backbone.kind)
+                self._refuse_texts_in_tables(backbone, rows_val)
+                values_val = preparation.read(rows_val.values)
             validation = Examples(values_val, targets.encode(held_out[1]), held_out[2])
         plan = self._plan(
             backbone, preparation, depth, untrained, device, random, n_rows=n_rows, validates=validation is not None
@@ -344,6 +347,7 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
             )
         backbone = self._tuned_backbone()
         rows = read_rows(X, backbone.kind)
+        self._refuse_texts_in_tables(backbone, rows)
         self._check_columns(X, rows, reset=False)
         return backbone, rows
 

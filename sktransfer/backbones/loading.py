@@ -47,7 +47,7 @@ def known_kind(backbone: Any) -> str | None:
 
 
 def reads_missing(backbone: Any) -> bool:
-    """Whether a backbone for tables accepts missing numbers, where the rows of the fit had some."""
+    """Whether a backbone for tables accepts missing values."""
     handle = _loaded(backbone)
     if handle is None:
         return architectures.kind_of(backbone) == "table"
