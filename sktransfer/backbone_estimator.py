@@ -13,10 +13,11 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 from torch import nn
 
+from sktransfer._parameters import plain
 from sktransfer.backbones.backbone import Backbone
 from sktransfer.backbones.encoding import Run
 from sktransfer.backbones.fitted_models import find_model
-from sktransfer.backbones.loading import known_kind, load_backbone, reads_missing
+from sktransfer.backbones.loading import check_backbone, known_kind, load_backbone, reads_missing
 from sktransfer.backbones.preparation import Preparation
 from sktransfer.backbones.rows import Rows, read_rows
 from sktransfer.caching import resolve_cache
@@ -28,6 +29,10 @@ class BackboneEstimator(BaseEstimator):
 
     After `fit` it has the attributes ``backbone_`` and, for rows that a network reads, ``_preparation``.
     """
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        check_backbone(self.backbone)
 
     def _backbone_for(self, kind: str | None) -> Any:
         """Return what is to be loaded for rows of a kind, None where only the backbone says what they are."""
@@ -49,7 +54,7 @@ class BackboneEstimator(BaseEstimator):
             kind = rows.kind
             rows = replace(rows, weights=weights)
         name = self._backbone_for(kind)
-        backbone = load_backbone(name, weights=self.weights, kind=kind, rows=rows)
+        backbone = load_backbone(name, weights=plain(self.weights), kind=kind, rows=rows)
         return backbone, rows or read_rows(X, backbone.kind)
 
     def _frozen_run(self, preparation: Preparation, *, batch_size: int | None = None, progress: bool = False) -> Run:

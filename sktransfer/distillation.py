@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -11,18 +10,22 @@ from scipy.sparse import issparse
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, RegressorMixin, clone
 from sklearn.exceptions import NotFittedError
-from sklearn.utils import _safe_indexing, assert_all_finite
-from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
+from sklearn.utils import _safe_indexing, column_or_1d
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import (
-    _check_sample_weight,
     _check_y,
     _num_samples,
     check_consistent_length,
     check_is_fitted,
 )
+from torch import nn
 
+from sktransfer._labels import check_container, check_size, check_targets
+from sktransfer._parameters import path_or_name, plain, plain_parameters, random_states, real, share_of_rows
+from sktransfer._row_weights import check_row_weights, of_any_size, of_usual_size
+from sktransfer.backbones.modules import ModuleBackbone
 from sktransfer.caching import resolve_cache
 from sktransfer.distillation_report import DistillationReport, make_report, split_for_report
 from sktransfer.fine_tuning import FineTunedClassifier, FineTunedRegressor
@@ -33,6 +36,7 @@ from sktransfer.teachers import (
     ClassAnswers,
     NumberAnswers,
     as_list,
+    check_folds,
     check_gives_hints,
     check_knows,
     check_teachers,
@@ -66,23 +70,24 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
     _parameter_constraints: dict = {
         "teacher": "no_validation",
         "student": "no_validation",
-        "alpha": [Interval(Real, 0, 1, closed="both")],
+        "alpha": [real(0, 1)],
         "cv": ["cv_object"],
         "teacher_weights": ["array-like", None],
-        "hint_weight": [Interval(Real, 0, None, closed="left")],
-        "report_fraction": [
-            Interval(RealNotInt, 0, 1, closed="neither"),
-            Interval(Integral, 1, None, closed="left"),
-            None,
-        ],
+        "hint_weight": [real(0)],
+        "report_fraction": [*share_of_rows(), None],
         "cache": [StrOptions({"memory"}), None],
-        "random_state": ["random_state"],
+        "random_state": random_states(),
     }
     _classifies: bool
     _network: type
 
     # Asked for by default, so that a mask given to a search or a pipeline arrives here.
     __metadata_request__fit = {"sample_labeled": True}
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        if isinstance(self.cv, list | tuple):
+            check_folds(self.cv)
 
     # Fit
 
@@ -93,6 +98,11 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
             raise TypeError(f"student is the class {named.__name__}, not an instance: write {named.__name__}().")
         if hasattr(named, "fit") and hasattr(named, "get_params"):
             return named
+        if not isinstance(named, nn.Module | ModuleBackbone) and not path_or_name().is_satisfied_by(named):
+            raise TypeError(
+                "student must be an estimator with fit, or a network: a name, a directory, a torch.nn.Module or a "
+                f"ModuleBackbone. Got {type(named).__name__}: {named!r:.80}."
+            )
         return self._network(named)
 
     def _fit(self, X: Any, y: Any, sample_weight: Any, sample_labeled: Any) -> Any:
@@ -102,6 +112,7 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
             raise ValueError(f"This {type(self).__name__} requires y to be passed, but the target y is None.")
         X = _indexable(X)
         labelled = check_labeled(sample_labeled, X)
+        check_container(y)
         check_consistent_length(X, y)
         if not len(labelled):
             raise ValueError("Found 0 samples in X, while there must be rows to learn from.")
@@ -114,7 +125,7 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
             )
         weights = None
         if sample_weight is not None:
-            weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+            weights = of_usual_size(check_row_weights(sample_weight, X))
             if not weights.any():
                 raise ValueError("All sample weights are zero, so there is nothing to learn from.")
             if labelled.any() and not weights[labelled].any():
@@ -129,7 +140,7 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
         held_out = None
         if self.report_fraction is not None:
             (X, y, labelled, weights), held_out = split_for_report(
-                self.report_fraction, X, y, labelled, weights, seed, classifies=self._classifies
+                plain(self.report_fraction), X, y, labelled, weights, seed, classifies=self._classifies
             )
         if self.alpha == 1 and not labelled.all():
             # There is nothing to learn from the others.
@@ -220,8 +231,9 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
         if self.hint_weight:
             hints = np.column_stack([embed(one, X, self._of_network) for one in fitted])
         y = self._filled(y, labelled, mean, classes)
-        teaching = Teaching(self.alpha, getattr(self, "temperature", 1.0), self.hint_weight)
-        lineage = {"teacher": [name_of(one) for one in fitted], "alpha": self.alpha}
+        own = plain_parameters(self)
+        teaching = Teaching(float(own.alpha), float(getattr(own, "temperature", 1.0)), float(own.hint_weight))
+        lineage = {"teacher": [name_of(one) for one in fitted], "alpha": own.alpha}
         return fitted, Lesson(y, labelled, mean, weights, classes, hints, teaching, lineage)
 
     @property
@@ -269,7 +281,7 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
         """Where the student comes from."""
         check_is_fitted(self)
         last = self.student_.steps[-1][1] if hasattr(self.student_, "steps") else self.student_
-        own = {"step": "distilled", "estimator": type(last).__name__, "alpha": self.alpha}
+        own = {"step": "distilled", "estimator": type(last).__name__, "alpha": plain(self.alpha)}
         taught = [name_of(one) for one in as_list(self.teacher_)]
         return getattr(last, "lineage_", ({**own, "teacher": taught},))
 
@@ -395,7 +407,8 @@ class DistilledClassifier(ClassifierMixin, _Distilled):
 
     _parameter_constraints: dict = {
         **_Distilled._parameter_constraints,
-        "temperature": [Interval(Real, 0, None, closed="neither")],
+        # Beyond it differences of scores are lost in rounding.
+        "temperature": [real(1e-6, 1e6)],
     }
     _classifies = True
     _network = FineTunedClassifier
@@ -513,7 +526,7 @@ class DistilledClassifier(ClassifierMixin, _Distilled):
         float
             Share of rows that are predicted right.
         """
-        return super().score(X, y, sample_weight)
+        return super().score(X, y, of_any_size(sample_weight, X))
 
     def _aligned(self, given: np.ndarray, absent: Any) -> np.ndarray:
         """Give classes that the student has never been shown a column."""
@@ -526,11 +539,9 @@ class DistilledClassifier(ClassifierMixin, _Distilled):
 
     def _checked_y(self, y: Any, labelled: np.ndarray) -> np.ndarray:
         """Check labels, and put any of them where there is none."""
-        own = _own_targets(y, labelled)
+        own = _own_targets(y, labelled, "label")
         if not labelled.any():
             return np.zeros(len(labelled), dtype=int)
-        if getattr(getattr(own, "dtype", None), "kind", "") == "f":
-            assert_all_finite(own, input_name="y")
         kind = type_of_target(own, input_name="y")
         if kind.startswith("multilabel") or kind == "multiclass-multioutput":
             raise ValueError(
@@ -717,16 +728,17 @@ class DistilledRegressor(RegressorMixin, _Distilled):
         float
             At most 1, which is perfect; 0 is as good as the mean.
         """
-        return super().score(X, y, sample_weight)
+        return super().score(X, y, of_any_size(sample_weight, X))
 
     def _checked_y(self, y: Any, labelled: np.ndarray) -> np.ndarray:
         """Check numbers, and put 0 where there is none."""
-        own = _own_targets(y, labelled)
+        own = _own_targets(y, labelled, "target")
         if not labelled.any():
             return np.zeros(np.shape(y)[:2] if np.ndim(y) == 2 else len(labelled))
         own = _check_y(own, multi_output=True, y_numeric=True, estimator=self).astype(np.float64)
+        check_size(own)
         if own.ndim == 2 and own.shape[1] == 1:
-            own = own[:, 0]
+            own = column_or_1d(own, warn=True)
         made = np.zeros((len(labelled), *own.shape[1:]))
         made[labelled] = own
         return made
@@ -748,16 +760,22 @@ class DistilledRegressor(RegressorMixin, _Distilled):
         return tags
 
 
-def _own_targets(y: Any, labelled: np.ndarray) -> Any:
-    """Return the targets of rows that have one; the others may hold anything."""
+def _own_targets(y: Any, labelled: np.ndarray, word: str) -> Any:
+    """Return the targets of rows that have one, none of them missing; the others may hold anything."""
+    advice = f"Leave them out, or say with sample_labeled which rows have a {word}."
     if labelled.all():
+        check_targets(y, word=word, advice=advice)
         return y
+    if issparse(y):
+        raise TypeError("y is sparse. Convert it with y.toarray().")
     frame = nw.from_native(y, eager_only=True, allow_series=True, pass_through=True)
     values = frame.to_numpy() if isinstance(frame, nw.Series | nw.DataFrame) else y
     if not isinstance(values, np.ndarray):
         values = [one for one, has in zip(values, labelled, strict=True) if has]
+        check_targets(values, word=word, rows=np.flatnonzero(labelled), advice=advice)
         return np.asarray(values)
     values = values[labelled]
+    check_targets(values, word=word, rows=np.flatnonzero(labelled), advice=advice)
     return np.array(values.tolist()) if values.dtype == object else values
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.callback import with_callbacks
-from sklearn.utils import assert_all_finite, column_or_1d, compute_class_weight
+from sklearn.utils import column_or_1d, compute_class_weight
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import (
@@ -17,10 +17,13 @@ from sklearn.utils.validation import (
     check_array,
 )
 
+from sktransfer._labels import check_size, check_targets
+from sktransfer._parameters import plain
+from sktransfer._row_weights import of_any_size
 from sktransfer.backbones.rows import about
 from sktransfer.training.targets import Classes, Labels, Numbers, Targets
 from sktransfer.training.tunable import TunableNetwork
-from sktransfer.tuned_estimator import TunedEstimator, check_all_there
+from sktransfer.tuned_estimator import TunedEstimator
 
 
 class FineTunedClassifier(ClassifierMixin, TunedEstimator):
@@ -375,10 +378,10 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         float
             Share of rows that are predicted right; of several labels, all of them.
         """
-        return super().score(X, y, sample_weight)
+        return super().score(X, y, of_any_size(sample_weight, X))
 
     def _checked_y(self, y: Any) -> np.ndarray:
-        check_all_there(y)
+        check_targets(y)
         kind = type_of_target(y, input_name="y")
         if kind == "multilabel-indicator":
             labels = check_array(y, accept_sparse=True, input_name="y")
@@ -450,7 +453,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         if y.ndim == 2:
             return True
         counts = np.unique(y, return_counts=True)[1]
-        held_out = self.validation_fraction
+        held_out = plain(self.validation_fraction)
         share = held_out if held_out < 1 else held_out / len(y)
         return counts.min() * share >= 1
 
@@ -463,7 +466,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
                 f"Class {labels.tolist()[counts.argmin()]!r} has a single row, so it can't be both trained on and held back "
                 "for validation. Bring more rows of it, give X_val and y_val, or set early_stopping=False."
             )
-        held_out = self.validation_fraction
+        held_out = plain(self.validation_fraction)
         n_held_out = self._n_held_out(y)
         if n_held_out < len(labels) or len(y) - n_held_out < len(labels):
             raise ValueError(
@@ -779,14 +782,15 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         float
             R squared, averaged over targets: 1 is perfect, 0 as good as their mean.
         """
-        return super().score(X, y, sample_weight)
+        return super().score(X, y, of_any_size(sample_weight, X))
 
     def _checked_y(self, y: Any) -> np.ndarray:
         if issparse(y):
             raise TypeError("y is sparse. FineTunedRegressor needs all numbers in memory: convert it with y.toarray().")
+        check_targets(y, word="target")
         with about("y"):
             checked = _check_y(y, multi_output=True, y_numeric=True, estimator=self).astype(np.float64)
-        assert_all_finite(checked, input_name="y")  # None in an array of objects has become NaN
+        check_size(checked)
         if checked.ndim == 2 and checked.shape[1] == 1:
             checked = column_or_1d(checked, warn=True)
         return checked

@@ -20,6 +20,8 @@ from sklearn.utils import _safe_indexing
 from sklearn.utils._metadata_requests import UNUSED, _MetadataRequester
 from sklearn.utils.validation import _num_samples, check_consistent_length
 
+from sktransfer._labels import check_container, check_targets
+
 
 def stack_unlabeled(X, y, X_unlabeled):
     """Put rows without a label behind rows with one.
@@ -59,6 +61,7 @@ def stack_unlabeled(X, y, X_unlabeled):
     >>> sample_labeled
     array([ True,  True, False])
     """
+    check_targets(y, word="target")
     check_consistent_length(X, y)
     n_labeled, n_unlabeled = _num_samples(X), _num_samples(X_unlabeled)
     if not n_labeled:
@@ -208,6 +211,7 @@ def check_labeled(sample_labeled: Any, X: Any) -> np.ndarray:
     n_rows = _num_samples(X)
     if sample_labeled is None:
         return np.ones(n_rows, dtype=bool)
+    check_container(sample_labeled, "sample_labeled")
     frame = nw.from_native(sample_labeled, eager_only=True, allow_series=True, pass_through=True)
     mask = frame.to_numpy() if isinstance(frame, nw.Series) else np.asarray(sample_labeled)
     if mask.shape != (n_rows,):

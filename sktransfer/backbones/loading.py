@@ -87,6 +87,7 @@ def load_backbone(
     OSError
         If the weights are not on disk and can't be downloaded.
     """
+    check_backbone(backbone)
     given = backbone
     if hasattr(backbone, "__sktransfer_backbone__") and not isinstance(backbone, type):
         try:
@@ -109,16 +110,11 @@ def load_backbone(
         handle = backbone
     elif isinstance(backbone, str | os.PathLike):
         handle = _load_named(backbone, weights, kind, rows)
-    elif find_model(backbone) is not None:
+    else:
         raise TypeError(
             f"The backbone is a scikit-learn model, {type(given).__name__}, and no network that can be tuned. "
             "PretrainedFeatureExtractor(backbone=model) turns what it gives into features; where it holds a torch.nn.Module "
             "(a skorch net's module_), give that."
-        )
-    else:
-        raise TypeError(
-            f"backbone must be a name, a directory, a torch.nn.Module, a ModuleBackbone, or a fitted estimator of "
-            f"sktransfer or scikit-learn. Got {type(backbone).__name__}."
         )
     if kind is not None and handle.kind != kind:
         raise ValueError(
@@ -126,6 +122,26 @@ def load_backbone(
             f"Choose another backbone, see sktransfer.list_backbones({kind!r})."
         )
     return handle
+
+
+def check_backbone(backbone: Any) -> None:
+    """Refuse what names or holds no network, before anything is read.
+
+    Raises
+    ------
+    TypeError
+        If it is of a type that can't be a backbone.
+    """
+    if isinstance(backbone, type):
+        raise TypeError(
+            f"backbone is the class {backbone.__name__}, not an instance: write backbone={backbone.__name__}(...)."
+        )
+    known = isinstance(backbone, str | os.PathLike | nn.Module | ModuleBackbone | Backbone)
+    if not known and not hasattr(backbone, "__sktransfer_backbone__") and find_model(backbone) is None:
+        raise TypeError(
+            f"backbone must be a name, a directory, a torch.nn.Module, a ModuleBackbone, or a fitted estimator of "
+            f"sktransfer or scikit-learn. Got {type(backbone).__name__}."
+        )
 
 
 def unload_backbones() -> None:
