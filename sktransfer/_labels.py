@@ -92,6 +92,8 @@ def check_targets(
     """
     check_container(y, name)
     if issparse(y):
+        if y.dtype.kind == "f":
+            assert_all_finite(y, input_name=name)
         return
     values = _entries(y)
     _check_dtype(values, name, word)
@@ -103,7 +105,7 @@ def check_targets(
         )
     if word == "label":
         _check_types(values, name)
-    if getattr(getattr(values, "dtype", None), "kind", "") == "f":
+    elif getattr(getattr(values, "dtype", None), "kind", "") == "f":
         assert_all_finite(values, input_name=name)
 
 
@@ -157,23 +159,38 @@ def _is_missing(value: Any) -> bool:
 
 
 def _check_types(values: Any, name: str) -> None:
-    """Refuse labels of which some are texts and others are not: they have no order, and numpy makes texts of all."""
+    """Refuse labels of which some are texts and others are not, which have no order, and what is neither text nor number."""
     if isinstance(values, np.ndarray) and values.dtype != object:
+        if values.dtype.kind == "f":
+            assert_all_finite(values, input_name=name)
         return
     examples: dict[str, tuple[int, Any]] = {}
+    floats = []
     for place, value in enumerate(values):
         for part in value if isinstance(value, list | tuple | np.ndarray) else (value,):
             examples.setdefault(_family(part), (place, part))
+            if isinstance(part, float | np.floating):
+                floats.append(part)
     if len(examples) > 1:
-        told = ", ".join(f"{type(value).__name__} ({value!r:.40} in row {place})" for place, value in examples.values())
+        told = ", ".join(
+            f"{type(value).__name__} ({value!r:.40} in row {place})" for place, value in examples.values()
+        )
         raise TypeError(
             f"Labels in {name} are of mixed types: {told}. Give labels of one type, for example all as str: "
             f"[str(label) for label in {name}]."
         )
+    assert_all_finite(np.array(floats, dtype=float), input_name=name)
+    for family, (place, value) in examples.items():
+        if family not in ("str", "bytes", "number"):
+            raise TypeError(
+                f"Labels in {name} are of the type {family} ({value!r:.40} in row {place}). Give numbers or texts, for example "
+                f"[str(label) for label in {name}]."
+            )
 
 
 def _family(label: Any) -> str:
     """Return what a label can be sorted with: truth values are numbers."""
     if isinstance(label, str | bytes):
         return "str" if isinstance(label, str) else "bytes"
-    return "number" if isinstance(label, Number | np.number | np.bool_) else type(label).__name__
+    number = isinstance(label, int | float | np.bool_ | np.integer | np.floating)
+    return "number" if number else type(label).__name__

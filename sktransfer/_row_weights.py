@@ -36,7 +36,12 @@ def check_row_weights(sample_weight: Any, X: Any, name: str = "sample_weight") -
     """
     if sample_weight is not None:
         check_container(sample_weight, name)
-    weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    if getattr(getattr(sample_weight, "dtype", None), "kind", "") in ("m", "M"):
+        raise TypeError(f"{name} holds {sample_weight.dtype}, which are no weights. Pass one number a row.")
+    try:
+        weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"{name}: {error}" if name not in str(error) else str(error)) from error
     if not np.isfinite(weights).all():  # a single number is not looked at there
         raise ValueError(f"{name} must be finite. Got {sample_weight!r}.")
     return weights

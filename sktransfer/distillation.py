@@ -26,6 +26,7 @@ from sktransfer._labels import check_container, check_size, check_targets
 from sktransfer._parameters import path_or_name, plain, plain_parameters, random_states, real, share_of_rows
 from sktransfer._row_weights import check_row_weights, of_any_size, of_usual_size
 from sktransfer.backbones.modules import ModuleBackbone
+from sktransfer.backbones.rows import about
 from sktransfer.caching import resolve_cache
 from sktransfer.distillation_report import DistillationReport, make_report, split_for_report
 from sktransfer.fine_tuning import FineTunedClassifier, FineTunedRegressor
@@ -735,7 +736,10 @@ class DistilledRegressor(RegressorMixin, _Distilled):
         own = _own_targets(y, labelled, "target")
         if not labelled.any():
             return np.zeros(np.shape(y)[:2] if np.ndim(y) == 2 else len(labelled))
-        own = _check_y(own, multi_output=True, y_numeric=True, estimator=self).astype(np.float64)
+        if issparse(own):
+            raise TypeError("y is sparse. DistilledRegressor needs all numbers in memory: convert it with y.toarray().")
+        with about("y"):
+            own = _check_y(own, multi_output=True, y_numeric=True, estimator=self).astype(np.float64)
         check_size(own)
         if own.ndim == 2 and own.shape[1] == 1:
             own = column_or_1d(own, warn=True)
@@ -767,7 +771,7 @@ def _own_targets(y: Any, labelled: np.ndarray, word: str) -> Any:
         check_targets(y, word=word, advice=advice)
         return y
     if issparse(y):
-        raise TypeError("y is sparse. Convert it with y.toarray().")
+        raise TypeError("y is sparse. To leave some of its rows unread convert it with y.toarray().")
     frame = nw.from_native(y, eager_only=True, allow_series=True, pass_through=True)
     values = frame.to_numpy() if isinstance(frame, nw.Series | nw.DataFrame) else y
     if not isinstance(values, np.ndarray):

@@ -18,7 +18,7 @@ from sklearn.utils.validation import (
 )
 
 from sktransfer._labels import check_size, check_targets
-from sktransfer._parameters import plain
+from sktransfer._parameters import is_number, plain
 from sktransfer._row_weights import of_any_size
 from sktransfer.backbones.rows import about
 from sktransfer.training.targets import Classes, Labels, Numbers, Targets
@@ -196,6 +196,12 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         **TunedEstimator._parameter_constraints,
         "class_weight": [dict, StrOptions({"balanced"}), None],
     }
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        for label, weight in self.class_weight.items() if isinstance(self.class_weight, dict) else ():
+            if not is_number(weight) or weight < 0:
+                raise ValueError(f"class_weight of {label!r} is {weight!r}; weights are finite and not negative.")
 
     def __init__(
         self,
@@ -436,8 +442,6 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
             classes = earlier.classes  # a batch need not hold every class that has a weight
         found = compute_class_weight(self.class_weight, classes=classes, y=y[there], sample_weight=weights[there])
         made = dict(zip(classes.tolist(), found.tolist(), strict=True))
-        if bad := [label for label, weight in made.items() if not (np.isfinite(weight) and weight >= 0)]:
-            raise ValueError(f"class_weight of {bad[0]!r} is {made[bad[0]]}; weights are finite and not negative.")
         return {label: made.get(label, 1.0) for label in np.unique(y).tolist()}
 
     def _split(self, X: Any, y: np.ndarray, weights: np.ndarray, seed: int) -> tuple[Any, ...]:

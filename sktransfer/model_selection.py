@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Number
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -218,6 +219,7 @@ def check_labeled(sample_labeled: Any, X: Any) -> np.ndarray:
         raise ValueError(
             f"sample_labeled has the shape {mask.shape}; it needs one entry for each of the {n_rows} rows of X."
         )
-    if mask.dtype.kind != "b" and not np.isin(mask, (0, 1)).all():
+    known = mask.dtype.kind in "biuf" or all(isinstance(one, Number | np.bool_) for one in mask)
+    if mask.dtype.kind != "b" and not (known and np.isin(mask, (0, 1)).all()):
         raise ValueError("sample_labeled must hold True where a row has a label and False where it has none.")
     return mask.astype(bool)

@@ -249,7 +249,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         check_consistent_length(X, y)
         if not len(y):
             raise ValueError("Found 0 samples in X, while there must be rows to learn from.")
-        return y, check_row_weights(sample_weight, X)
+        return y, of_mean_one(check_row_weights(sample_weight, X))
 
     def _class_weights(self, y: np.ndarray, weights: np.ndarray, earlier: Targets | None) -> dict[Any, float]:
         """Return the weight of each class, those of the fit that is gone on from included; others weigh 1."""
