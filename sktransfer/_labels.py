@@ -172,9 +172,7 @@ def _check_types(values: Any, name: str) -> None:
             if isinstance(part, float | np.floating):
                 floats.append(part)
     if len(examples) > 1:
-        told = ", ".join(
-            f"{type(value).__name__} ({value!r:.40} in row {place})" for place, value in examples.values()
-        )
+        told = ", ".join(f"{type(value).__name__} ({value!r:.40} in row {place})" for place, value in examples.values())
         raise TypeError(
             f"Labels in {name} are of mixed types: {told}. Give labels of one type, for example all as str: "
             f"[str(label) for label in {name}]."

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from sklearn.utils._param_validation import Interval, Options, RealNotInt
+from sklearn.utils._param_validation import Interval, Options
 
 # What a number of rows, epochs or tokens is counted in, and what a network computes in.
 _LARGEST_INT = 2**63 - 1
@@ -75,7 +75,7 @@ def real(least: float, most: float = _LARGEST_FLOAT, *, closed: str = "both") ->
 
 def share_of_rows() -> list[Interval]:
     """Return the constraints of a number of rows to hold back: a share of them between 0 and 1, or how many."""
-    return [_Number(RealNotInt, 0, 1, closed="neither"), whole(1)]
+    return [real(0, 1, closed="neither"), whole(1)]
 
 
 def random_states() -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -11,7 +12,7 @@ from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, RegressorMixin, clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import _safe_indexing, column_or_1d
-from sklearn.utils._param_validation import StrOptions
+from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import (
@@ -23,7 +24,7 @@ from sklearn.utils.validation import (
 from torch import nn
 
 from sktransfer._labels import check_container, check_size, check_targets
-from sktransfer._parameters import path_or_name, plain, plain_parameters, random_states, real, share_of_rows
+from sktransfer._parameters import path_or_name, plain, plain_parameters, random_states, real, share_of_rows, whole
 from sktransfer._row_weights import check_row_weights, of_any_size, of_usual_size
 from sktransfer.backbones.modules import ModuleBackbone
 from sktransfer.backbones.rows import about
@@ -72,7 +73,7 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
         "teacher": "no_validation",
         "student": "no_validation",
         "alpha": [real(0, 1)],
-        "cv": ["cv_object"],
+        "cv": [whole(2), HasMethods(["split", "get_n_splits"]), Iterable, None],
         "teacher_weights": ["array-like", None],
         "hint_weight": [real(0)],
         "report_fraction": [*share_of_rows(), None],
@@ -87,8 +88,8 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
 
     def _validate_params(self) -> None:
         super()._validate_params()
-        if isinstance(self.cv, list | tuple):
-            check_folds(self.cv)
+        if isinstance(self.cv, Iterable) and not isinstance(self.cv, Iterator) and not hasattr(self.cv, "get_n_splits"):
+            check_folds(list(self.cv))
 
     # Fit
 

@@ -14,6 +14,7 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from sktransfer._nearest import did_you_mean
+from sktransfer._parameters import path_or_name
 from sktransfer.backbones import architectures, catalogue, shipped
 from sktransfer.backbones.backbone import Backbone, Origin
 from sktransfer.backbones.fitted_models import find_model
@@ -129,6 +130,8 @@ def check_backbone(backbone: Any) -> None:
 
     Raises
     ------
+    ValueError
+        If it is a name that can't be one.
     TypeError
         If it is of a type that can't be a backbone.
     """
@@ -136,6 +139,8 @@ def check_backbone(backbone: Any) -> None:
         raise TypeError(
             f"backbone is the class {backbone.__name__}, not an instance: write backbone={backbone.__name__}(...)."
         )
+    if isinstance(backbone, str | os.PathLike) and not path_or_name().is_satisfied_by(backbone):
+        raise ValueError(f"backbone={backbone!r} names no network: it is empty, holds a NUL, or is bytes.")
     known = isinstance(backbone, str | os.PathLike | nn.Module | ModuleBackbone | Backbone)
     if not known and not hasattr(backbone, "__sktransfer_backbone__") and find_model(backbone) is None:
         raise TypeError(

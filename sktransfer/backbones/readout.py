@@ -102,7 +102,9 @@ def check_layer(layer: Any) -> None:
         If it is neither a place nor a name nor some of these.
     """
     asked = list(layer) if isinstance(layer, list | tuple) else [layer]
-    if layer is not None and (not asked or not all(isinstance(one, str) or is_int(one) for one in asked)):
+    if layer is not None and (
+        not asked or not all(bool(one) if isinstance(one, str) else is_int(one) for one in asked)
+    ):
         raise ValueError(f"layer must be the place or name of a stage, or a list of those. Got {layer!r}.")
 
 
