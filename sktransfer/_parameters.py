@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable
 from numbers import Integral, Real
 from types import SimpleNamespace
@@ -11,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils._param_validation import Interval, Options
+
+from sktransfer._paths import is_path
 
 # What a number of rows, epochs or tokens is counted in, and what a network computes in.
 _LARGEST_INT = 2**63 - 1
@@ -85,12 +86,9 @@ def random_states() -> list[Any]:
 
 def path_or_name() -> Where:
     """Return the constraint of a name or a path, which None is not."""
-
-    def accepts(value: Any) -> bool:
-        text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
-        return isinstance(text, str) and bool(text.strip()) and "\0" not in text
-
-    return Where(accepts, "a name or a path (a str or pathlib.Path that is not empty and holds no NUL)")
+    return Where(
+        is_path, "a name or a path (a str or pathlib.Path, not empty, without NUL, and not too long for a path)"
+    )
 
 
 def plain(value: Any) -> Any:

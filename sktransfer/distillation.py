@@ -24,7 +24,8 @@ from sklearn.utils.validation import (
 from torch import nn
 
 from sktransfer._labels import check_container, check_size, check_targets
-from sktransfer._parameters import path_or_name, plain, plain_parameters, random_states, real, share_of_rows, whole
+from sktransfer._parameters import plain, plain_parameters, random_states, real, share_of_rows, whole
+from sktransfer._paths import is_path
 from sktransfer._row_weights import check_row_weights, of_any_size, of_usual_size
 from sktransfer.backbones.modules import ModuleBackbone
 from sktransfer.backbones.rows import about
@@ -100,7 +101,7 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
             raise TypeError(f"student is the class {named.__name__}, not an instance: write {named.__name__}().")
         if hasattr(named, "fit") and hasattr(named, "get_params"):
             return named
-        if not isinstance(named, nn.Module | ModuleBackbone) and not path_or_name().is_satisfied_by(named):
+        if not isinstance(named, nn.Module | ModuleBackbone) and not is_path(named):
             raise TypeError(
                 "student must be an estimator with fit, or a network: a name, a directory, a torch.nn.Module or a "
                 f"ModuleBackbone. Got {type(named).__name__}: {named!r:.80}."

@@ -14,7 +14,7 @@ from sklearn.exceptions import NotFittedError
 from torch import nn
 
 from sktransfer._nearest import did_you_mean
-from sktransfer._parameters import path_or_name
+from sktransfer._paths import is_path
 from sktransfer.backbones import architectures, catalogue, shipped
 from sktransfer.backbones.backbone import Backbone, Origin
 from sktransfer.backbones.fitted_models import find_model
@@ -139,8 +139,10 @@ def check_backbone(backbone: Any) -> None:
         raise TypeError(
             f"backbone is the class {backbone.__name__}, not an instance: write backbone={backbone.__name__}(...)."
         )
-    if isinstance(backbone, str | os.PathLike) and not path_or_name().is_satisfied_by(backbone):
-        raise ValueError(f"backbone={backbone!r} names no network: it is empty, holds a NUL, or is bytes.")
+    if isinstance(backbone, str | os.PathLike) and not is_path(backbone):
+        raise ValueError(
+            f"backbone={backbone!r} can't name a network: it is empty, holds a NUL, or is too long for a name or a path."
+        )
     known = isinstance(backbone, str | os.PathLike | nn.Module | ModuleBackbone | Backbone)
     if not known and not hasattr(backbone, "__sktransfer_backbone__") and find_model(backbone) is None:
         raise TypeError(

@@ -7,6 +7,7 @@ from numbers import Integral
 from typing import Any
 
 from sktransfer._nearest import did_you_mean
+from sktransfer._paths import is_path
 from sktransfer.caching.directory import DirectoryCache, directory_cache
 from sktransfer.caching.fits import kept_fits
 from sktransfer.caching.interface import CacheInfo, RowCache
@@ -49,9 +50,14 @@ def _is_memory(cache: Any) -> bool:
 def _in_directory(cache: str | os.PathLike[str]) -> DirectoryCache:
     path = os.fspath(cache) if isinstance(cache, str | os.PathLike) else None
     if not isinstance(path, str):
-        raise ValueError(f"cache={cache!r} must be 'memory', a directory given as str or path, or None.")
-    if not path.strip() or "\0" in path:
-        raise ValueError(f"cache={cache!r} names no directory. Give 'memory', a directory or None.")
+        raise ValueError(
+            f"cache={cache!r} must be 'memory', a directory given as str or path, or, for an estimator, None."
+        )
+    if not is_path(path):
+        raise ValueError(
+            f"cache={cache!r} can't name a directory: it is empty, holds a NUL, or is too long for a path. Give 'memory' or a "
+            "directory."
+        )
     bare = isinstance(cache, str) and not any(mark in path for mark in "/\\~.") and not os.path.isdir(path)
     if bare:
         suggestion = did_you_mean(path, ["memory"])
