@@ -137,7 +137,7 @@ def check_backbone(backbone: Any) -> None:
     """
     if isinstance(backbone, type):
         raise TypeError(
-            f"backbone is the class {backbone.__name__}, not an instance: write backbone={backbone.__name__}(...)."
+            f"backbone must be an instance, not the class {backbone.__name__}: write backbone={backbone.__name__}(...)."
         )
     if isinstance(backbone, str | os.PathLike) and not is_path(backbone):
         raise ValueError(

@@ -55,7 +55,7 @@ def _in_directory(cache: str | os.PathLike[str]) -> DirectoryCache:
         )
     if not is_path(path):
         raise ValueError(
-            f"cache={cache!r} can't name a directory: it is empty, holds a NUL, or is too long for a path. Give 'memory' or a "
+            f"cache={cache!r} names no directory: it is empty, holds a NUL, or is too long for a path. Give 'memory' or a "
             "directory."
         )
     bare = isinstance(cache, str) and not any(mark in path for mark in "/\\~.") and not os.path.isdir(path)
