@@ -146,7 +146,7 @@ def _check_dtype(values: Any, name: str, word: str) -> None:
 
 
 def _may_miss(values: Any) -> bool:
-    return not isinstance(values, np.ndarray) or (values.ndim > 0 and values.dtype.kind in "OfcMm")
+    return not isinstance(values, np.ndarray) or (values.ndim > 0 and values.dtype.kind in "OTfcMm")
 
 
 def _is_missing(value: Any) -> bool:

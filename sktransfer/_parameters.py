@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from sklearn.utils._param_validation import Interval, Options
+from sklearn.utils._param_validation import Interval, Options, RealNotInt
 
 from sktransfer._paths import is_path
 
@@ -22,7 +22,11 @@ class _Number(Interval):
     """An interval of finite numbers, of which True and False are none."""
 
     def is_satisfied_by(self, val: Any) -> bool:
-        return is_number(val) and super().is_satisfied_by(val)
+        if not is_number(val):
+            return False
+        if self.type is RealNotInt:  # which numpy's numbers of single precision are not registered as
+            return not isinstance(val, Integral) and val in self
+        return super().is_satisfied_by(val)
 
 
 class Where(Options):
@@ -76,7 +80,7 @@ def real(least: float, most: float = _LARGEST_FLOAT, *, closed: str = "both") ->
 
 def share_of_rows() -> list[Interval]:
     """Return the constraints of a number of rows to hold back: a share of them between 0 and 1, or how many."""
-    return [real(0, 1, closed="neither"), whole(1)]
+    return [_Number(RealNotInt, 0, 1, closed="neither"), whole(1)]
 
 
 def random_states() -> list[Any]:

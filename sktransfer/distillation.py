@@ -339,7 +339,8 @@ class DistilledClassifier(ClassifierMixin, _Distilled):
         pipeline that ends with one, or any classifier that takes ``sample_weight``.
     temperature : float, default=2.0
         What scores of teacher and student are divided by before they are compared: above 1 it lets small probabilities
-        count for more. Only for students that are networks: others have no scores to divide, and learn at temperature 1.
+        count for more. From 1e-6 to 1e6. Only for students that are networks: others have no scores to divide, and learn at
+        temperature 1.
     alpha : float, default=0.5
         Share of the loss against labels; the rest is the loss against the teacher. With 0 labels are not used but by a
         teacher that is fitted; with 1 it is the student alone.
@@ -451,7 +452,8 @@ class DistilledClassifier(ClassifierMixin, _Distilled):
         y : array-like of shape (n_samples,)
             Labels, numbers or strings. Of rows without a label they are never read: no value means that there is none.
         sample_weight : array-like of shape (n_samples,), default=None
-            What each row counts, for teacher and student.
+            What each row counts, for teacher and student. For networks only shares matter; others get the weights as they are,
+            but brought to a mean of 1 where it is below 1e-6 or above 1e6.
         sample_labeled : array-like of shape (n_samples,), default=None
             Whether a row has a label; None for all. From a row without one the student learns what the teacher says of
             it. It is metadata to scikit-learn's routing, asked for by default.
@@ -694,7 +696,8 @@ class DistilledRegressor(RegressorMixin, _Distilled):
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Numbers. Of rows without a target they are never read.
         sample_weight : array-like of shape (n_samples,), default=None
-            What each row counts, for teacher and student.
+            What each row counts, for teacher and student. For networks only shares matter; others get the weights as they are,
+            but brought to a mean of 1 where it is below 1e-6 or above 1e6.
         sample_labeled : array-like of shape (n_samples,), default=None
             Whether a row has a target; None for all.
 

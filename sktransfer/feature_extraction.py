@@ -240,11 +240,12 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
             If an estimator given as `backbone` is not fitted.
         """
         self._validate_params()
-        resolve_precision(self.precision, resolve_device(self.device), "text")
+        device = resolve_device(self.device)
         resolve_cache(self.cache)  # a directory that can't serve is an error before the network is loaded
         model = find_model(self.backbone)
         if model is not None:
             return self._fit_model(model, X)
+        resolve_precision(self.precision, device, "text")
         own = plain_parameters(self)
         backbone, rows = self._resolve(X)
         preparation = backbone.preparation.with_options(max_length=own.max_length, prompt=own.prompt)

@@ -291,7 +291,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Labels, numbers or strings; or a column of 0 and 1 for each label, of which a row may have any number.
         sample_weight : array-like of shape (n_samples,), default=None
-            What each row counts in the loss; a row of weight 0 is left out.
+            What each row counts in the loss, by its share of all; a row of weight 0 is left out.
         X_val, y_val : like `X` and `y`, default=None
             Rows that choose the epoch that is kept. A search cuts them to a fold's rows if they are as many as `X`: fit
             parameters of that length are taken for one entry a row.
@@ -725,7 +725,7 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Numbers.
         sample_weight : array-like of shape (n_samples,), default=None
-            What each row counts in the loss; a row of weight 0 is left out.
+            What each row counts in the loss, by its share of all; a row of weight 0 is left out.
         X_val, y_val : like `X` and `y`, default=None
             Rows that choose the epoch that is kept. A search cuts them to a fold's rows if they are as many as `X`: fit
             parameters of that length are taken for one entry a row.

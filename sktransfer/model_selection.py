@@ -62,7 +62,7 @@ def stack_unlabeled(X, y, X_unlabeled):
     >>> sample_labeled
     array([ True,  True, False])
     """
-    check_targets(y, word="target")
+    check_targets(y)
     check_consistent_length(X, y)
     n_labeled, n_unlabeled = _num_samples(X), _num_samples(X_unlabeled)
     if not n_labeled:

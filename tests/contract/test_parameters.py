@@ -1,15 +1,27 @@
 """Every parameter of every public estimator: a wrong value is refused by name, before anything is read or loaded."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_matrix
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.model_selection import GridSearchCV
 from support.estimators import ESTIMATORS
 from torch import nn
 from torchvision.transforms import v2
 
-from sktransfer import FineTunedClassifier
+from sktransfer import (
+    DistilledClassifier,
+    DistilledRegressor,
+    FineTunedClassifier,
+    ModuleBackbone,
+    cache_clear,
+    cache_info,
+    list_backbones,
+    set_cache_limit,
+)
 
 PARAMETERS = [(listed, name) for listed in ESTIMATORS for name in listed.make().get_params(deep=False)]
 
@@ -48,10 +60,10 @@ NEVER = {
 OFTEN = {
     "alpha": [1.5, -0.1, "0.5", None],
     "augment": [5, "crop", v2.RandomHorizontalFlip],
-    "backbone": [None, 5, ["text-static"], nn.Linear, FineTunedClassifier],
+    "backbone": [None, 5, "x" * 5000, Path("x" * 5000), " ", ["text-static"], nn.Linear, FineTunedClassifier],
     "backbone_lr_ratio": [None, "high"],
     "batch_size": [0, -1, 1.5, None, "8", 2.0],
-    "cache": [5, "a\0b", True, ["memory"], "disk", " "],
+    "cache": [5, "x" * 5000, "a\0b", True, ["memory"], "disk", " "],
     "class_weight": ["equal", [1, 2], {0: np.nan}, {0: -1.0}, {0: np.inf}, {0: "a"}, {0: True}, {0: 10**400}, {0: None}],
     "cv": [0, 1, True, "5", [], (), [1, 2], [("a", "b")], [([0], [1], [2])], [([], [0])], [([0.5], [1.0])], 2.0],
     "device": ["nonsense", torch.device("meta"), None, 0, "cuda:99"],
@@ -80,7 +92,7 @@ OFTEN = {
     "report_fraction": [0.0, 1.0, 1.5, 0, -1, "0.1"],
     "source_probe": [5, "X", {}, (1,), (1, 2, 3), np.zeros((2, 2)), ([[0.0], [1.0]], [np.nan, 1.0])],
     "stability_every": [0, 1.5, "1"],
-    "student": [None, 5, [LogisticRegression()], LogisticRegression, True],
+    "student": [None, 5, "x" * 5000, Path("x" * 300), [LogisticRegression()], LogisticRegression, True],
     "teacher": [None, 5, "resnet18", LogisticRegression, [], [None], [[]]],
     "teacher_weights": [[1, 2], [-1], [0], [np.nan], [np.inf], ["a"], [True], 1.0, [[1.0]], [None], [10**400], "a", [1j],
                         np.ma.array([1.0])],
@@ -93,7 +105,7 @@ OFTEN = {
     "warmup_ratio": [1.0, -0.1, None],
     "weight_decay": [-1, None],
     "weight_interpolation": [1.5, -0.1, None, "half"],
-    "weights": [1.5, True, 5, ["a"], " ", "a\0b"],
+    "weights": [1.5, True, 5, ["a"], " ", "a\0b", "x" * 5000, Path("x" * 300)],
     "window_pooling": ["median", 3, ["mean"]],
 }  # fmt: skip
 
@@ -146,6 +158,24 @@ NUMPY = {bool: np.bool_, int: np.int64, float: np.float32, str: np.str_}
 TEXTS = [f"row {place} of {'black' if place % 2 else 'white and red'} tea" for place in range(16)]
 
 
+LARGEST = ("batch_size", "max_length", "n_iter_no_change", "stability_every", "unfreeze_every")
+
+
+@pytest.mark.parametrize("listed", ESTIMATORS, ids=lambda listed: listed.name)
+def test_the_largest_numbers_mean_all_there_are(listed):
+    fitted = {}
+    for size in (10_000, 2**63 - 1):
+        names = [name for name in LARGEST if name in listed.make().get_params(deep=False)]
+        made = (
+            listed.make(**dict.fromkeys(names, size))
+            if "Distilled" not in listed.name
+            else listed.make(batch_size=size)
+        )
+        y = listed.targets(len(TEXTS))
+        fitted[size] = listed.predict(made.fit(TEXTS) if y is None else made.fit(TEXTS, y), TEXTS)
+    np.testing.assert_array_equal(*fitted.values())
+
+
 @pytest.mark.parametrize("listed", ESTIMATORS, ids=lambda listed: listed.name)
 def test_scalars_of_numpy_are_what_they_are_in_python(listed):
     names = set(listed.make().get_params(deep=False)) - NO_SCALARS
@@ -160,3 +190,96 @@ def test_scalars_of_numpy_are_what_they_are_in_python(listed):
         predictions.append(listed.predict(made, TEXTS))
     np.testing.assert_array_equal(*predictions)
     assert all(getattr(made, name) is value for name, value in of_numpy.items())
+
+
+def test_a_grid_of_numpy():
+    grid = {
+        "unfreeze_every": np.arange(1, 3),
+        "freeze_batch_norm": np.array([True]),
+        "learning_rate": np.logspace(-3, -2, 2),
+    }
+    search = GridSearchCV(FineTunedClassifier(max_epochs=1, random_state=0), grid, cv=2, error_score="raise")
+    search.fit(TEXTS, np.arange(16) % 2)
+    assert type(search.best_params_["unfreeze_every"]) is np.int64
+
+
+@pytest.mark.parametrize("head", [nn.ReLU, lambda n_features: nn.Linear(n_features, 1)])
+def test_a_head_that_can_not_be_made(head):
+    with pytest.raises(
+        TypeError, match="^head=.* was called with the length of an embedding, 256, and the number of outputs, 1"
+    ):
+        FineTunedClassifier(head=head).fit(TEXTS, np.arange(16) % 2)
+
+
+def test_names_of_students_are_told_as_such():
+    for student in ("no-such-network", "/no/such/directory"):
+        with pytest.raises((ValueError, OSError), match=f"^student: backbone='{student}'"):
+            DistilledClassifier(LogisticRegression(), student).fit(TEXTS, np.arange(16) % 2)
+
+
+@pytest.mark.parametrize(
+    "cv, match",
+    [
+        (17, "^cv: Cannot have number of splits"),
+        (iter([]), "^cv gives no folds"),
+        ([(np.arange(8), np.arange(8, 17))], "^cv names rows beyond the 16"),
+        (iter([(np.arange(8), ["a"])]), "^cv must give for each fold"),
+    ],
+)
+def test_folds_that_do_not_fit_the_rows(cv, match):
+    X = np.random.default_rng(0).normal(size=(16, 2))
+    with pytest.raises(ValueError, match=match):
+        DistilledClassifier(LogisticRegression(), LogisticRegression(), cv=cv).fit(X, np.arange(16) % 2)
+
+
+@pytest.mark.parametrize("fraction", [16, 10**6, 0.99])
+def test_a_report_that_leaves_nothing_to_learn_from(fraction):
+    X = np.random.default_rng(0).normal(size=(16, 2))
+    with pytest.raises(ValueError, match="report_fraction=.* of 16 labelled rows holds back"):
+        DistilledRegressor(Ridge(), Ridge(), report_fraction=fraction).fit(X, X[:, 0])
+
+
+@pytest.mark.parametrize("weights", [[5e-324, 5e-324], [1.7e308, 1.7e308], (1, 1), np.ones(2, dtype=np.float32)])
+def test_weights_of_teachers_count_by_their_shares(weights):
+    X = np.random.default_rng(0).normal(size=(16, 2))
+    made = [
+        DistilledRegressor([Ridge(), Ridge(100)], Ridge(), teacher_weights=given).fit(X, X[:, 0]).predict(X)
+        for given in (None, weights)
+    ]
+    np.testing.assert_array_equal(*made)
+
+
+# What is no estimator
+
+
+def module(**parameters):
+    return ModuleBackbone(nn.Linear(3, 3), **parameters)
+
+
+@pytest.mark.parametrize(
+    "call, name, wrong",
+    [
+        (lambda v: ModuleBackbone(v), "Module", [None, 5, nn.Linear, "resnet18"]),
+        (lambda v: module(modality=v), "modality", ["audio", None, ["image"], np.ones(2), b"image"]),
+        (lambda v: module(preparation=v), "preparation", [5, "resize"]),
+        (lambda v: module(modality="text", preparation=v), "preparation", [5, None, str.split]),
+        (lambda v: module(stages=v), "stages", ["0", 5, [5], ["no"], {"0"}, (name for name in ["0"])]),
+        (lambda v: module(pooling=v), "pooling", [5, None, [], ["mean", 3], "auto", np.ones(2)]),
+        (lambda v: module(max_length=v), "max_length", [0, True, np.True_, 1.5, None, 10**30, float("nan"), "8"]),
+        (lambda v: module(name=v), "name", [5, b"x", True, ["x"]]),
+        (lambda v: list_backbones(v), "modality", [5, "audio", ["text"], np.ones(2), True, "", b"text"]),
+        (lambda v: list_backbones(pattern=v), "pattern", [5, b"*", ["*"], True]),
+        (lambda v: cache_info(v), "cache", [None, 5, "", True, "a\0b", np.ones(2), b"x", ["memory"], "x" * 5000]),
+        (lambda v: cache_clear(v), "cache", [None, 5, "", True, "a\0b", np.ones(2), b"x", ["memory"], "x" * 5000]),
+        (lambda v: set_cache_limit(5, v), "cache", [None, 5, "", "a\0b", np.ones(2), b"x", "x" * 5000]),
+        (
+            lambda v: set_cache_limit(v),
+            "max_bytes",
+            [None, "5", -1, 1.5, True, np.True_, float("nan"), 10**30, np.ones(2)],
+        ),
+    ],
+)
+def test_wrong_values_of_functions_and_modules(call, name, wrong):
+    for value in wrong:
+        with pytest.raises((ValueError, TypeError), match=name):
+            call(value)

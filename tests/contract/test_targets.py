@@ -106,6 +106,12 @@ def test_the_first_missing_label_is_counted_among_all_rows():
         DistilledClassifier(LogisticRegression(), LogisticRegression()).fit(X[:6], y, sample_labeled=labelled)
 
 
+def test_wrong_labels_to_be_stacked():
+    for y, error in (([1, "a"] * 6, "mixed types"), (np.ma.ones(N_ROWS), "masked"), (iter(NUMBERS), "only once")):
+        with pytest.raises((ValueError, TypeError), match=error):
+            stack_unlabeled(X, y, X)
+
+
 def test_missing_labels_elsewhere():
     y = np.arange(N_ROWS) % 2
     for given in (MISSING["NA"], MISSING["string"]):
@@ -113,7 +119,7 @@ def test_missing_labels_elsewhere():
             FineTunedClassifier().fit(X, y, X_val=X, y_val=given)
         with pytest.raises(ValueError, match=r"source_probe: .*6 row\(s\) have no label"):
             FineTunedClassifier(source_probe=(X, given), stability_every=1).fit(X, y)
-        with pytest.raises(ValueError, match=r"6 row\(s\) have no target"):
+        with pytest.raises(ValueError, match=r"6 row\(s\) have no label"):
             stack_unlabeled(X, given, X)
 
 
