@@ -18,6 +18,7 @@ from sktransfer.backbones.backbone import Backbone
 from sktransfer.backbones.encoding import Run
 from sktransfer.backbones.fitted_models import find_model
 from sktransfer.backbones.loading import check_backbone, known_kind, load_backbone, reads_missing
+from sktransfer.backbones.model_objects import is_model_object
 from sktransfer.backbones.preparation import Preparation
 from sktransfer.backbones.rows import Rows, read_rows
 from sktransfer.caching import resolve_cache
@@ -136,6 +137,7 @@ class BackboneEstimator(BaseEstimator):
         # for every candidate and fold, and make a fitted estimator an unfitted one. For the same reason its parameters
         # are not this estimator's, see `get_params`.
         shared = isinstance(self.backbone, nn.Module) or hasattr(self.backbone, "__sktransfer_backbone__")
+        shared = shared or is_model_object(self.backbone)
         if not shared and find_model(self.backbone) is None:
             return super().__sklearn_clone__()
         shell = copy.copy(self)

@@ -21,13 +21,11 @@ from sklearn.utils.validation import (
     check_consistent_length,
     check_is_fitted,
 )
-from torch import nn
 
 from sktransfer._labels import check_container, check_size, check_targets
 from sktransfer._parameters import plain, plain_parameters, random_states, real, share_of_rows, whole
-from sktransfer._paths import is_path
 from sktransfer._row_weights import check_row_weights, of_any_size, of_usual_size
-from sktransfer.backbones.modules import ModuleBackbone
+from sktransfer.backbones.loading import names_or_holds_network
 from sktransfer.backbones.rows import about
 from sktransfer.caching import resolve_cache
 from sktransfer.distillation_report import DistillationReport, make_report, split_for_report
@@ -101,7 +99,7 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
             raise TypeError(f"student is the class {named.__name__}, not an instance: write {named.__name__}().")
         if hasattr(named, "fit") and hasattr(named, "get_params"):
             return named
-        if not isinstance(named, nn.Module | ModuleBackbone) and not is_path(named):
+        if not names_or_holds_network(named):
             raise TypeError(
                 "student must be an estimator with fit, or a network: a name, a directory, a torch.nn.Module or a "
                 f"ModuleBackbone. Got {type(named).__name__}: {named!r:.80}."

@@ -47,7 +47,11 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         - a directory with a Hugging Face or sentence-transformers model; pooling, normalisation, maximum length and
           dense layers of the latter are honoured;
         - an ``nn.Module``, read as an image network unless `modality` says otherwise, or a :class:`ModuleBackbone`, which
-          says how rows are prepared. It is copied in `fit`, and never changed;
+          says how rows are prepared. It is copied in `fit`, and never changed. An instance of one of
+          torchvision's or timm's networks is read as its name is;
+        - a ``SentenceTransformer``, or a ``pipeline`` of transformers over one network, with the tokenizer or
+          image processor that it holds. A network of transformers alone lacks it: give both as
+          `ModuleBackbone`;
         - ``"table-mlp"``, ``"table-resnet"``, ``"series-cnn"``, ``"series-lstm"`` or ``"series-transformer"``: an untrained
           network, made to measure in `fit` for the columns or channels of `X`. Here it gives random features;
         - a fitted estimator of this package, whose network is shared; in a grid of backbones wrapped in

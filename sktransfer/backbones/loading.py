@@ -18,6 +18,13 @@ from sktransfer._paths import is_path
 from sktransfer.backbones import architectures, catalogue, shipped
 from sktransfer.backbones.backbone import Backbone, Origin
 from sktransfer.backbones.fitted_models import find_model
+from sktransfer.backbones.model_objects import (
+    check_complete,
+    is_model_object,
+    load_model_object,
+    model_kind,
+    unwrapped,
+)
 from sktransfer.backbones.modules import ModuleBackbone
 from sktransfer.backbones.rows import Rows
 from sktransfer.backbones.table import TablePreparation
@@ -34,6 +41,8 @@ def known_kind(backbone: Any) -> str | None:
     """Return the kind of rows that a backbone reads, as far as that is known without loading anything."""
     if isinstance(backbone, ModuleBackbone):
         return backbone.modality
+    if is_model_object(backbone):
+        return model_kind(backbone)
     handle = _loaded(backbone)
     return architectures.kind_of(backbone) if handle is None else handle.kind
 
@@ -66,7 +75,7 @@ def load_backbone(
 
     Parameters
     ----------
-    backbone : str, Path, nn.Module, ModuleBackbone, Backbone or fitted estimator
+    backbone : str, Path, nn.Module, ModuleBackbone, model object, Backbone or fitted estimator
         What to load, see :class:`sktransfer.PretrainedFeatureExtractor`.
     weights : str, Path or None, default=None
         Name of a set of weights or path of a weights file, for names of architectures.
@@ -98,13 +107,16 @@ def load_backbone(
                 f"backbone={type(backbone).__name__}(...) is not fitted, so it has no network to share. Fit it first; in a "
                 "grid of backbones wrap it as sklearn.frozen.FrozenEstimator(fitted), so that clones stay fitted."
             ) from error
-    if isinstance(backbone, Backbone | nn.Module | ModuleBackbone) and weights is not None:
+    has_weights = isinstance(backbone, Backbone | nn.Module | ModuleBackbone) or is_model_object(backbone)
+    if has_weights and weights is not None:
         raise ValueError(
             f"weights={os.fspath(weights)!r} was given beside a {type(given).__name__}, which has weights already. "
             "Load them into the module yourself, or name an architecture."
         )
-    if isinstance(backbone, nn.Module):
-        handle = _load_module(backbone, kind)
+    if is_model_object(backbone):
+        handle = _once(*load_model_object(backbone))
+    elif isinstance(backbone, nn.Module):
+        handle = _load_module(unwrapped(backbone), kind)
     elif isinstance(backbone, ModuleBackbone):
         handle = _once(*backbone.load())
     elif isinstance(backbone, Backbone):
@@ -143,12 +155,20 @@ def check_backbone(backbone: Any) -> None:
         raise ValueError(
             f"backbone={backbone!r} can't name a network: it is empty, holds a NUL, or is too long for a name or a path."
         )
-    known = isinstance(backbone, str | os.PathLike | nn.Module | ModuleBackbone | Backbone)
-    if not known and not hasattr(backbone, "__sktransfer_backbone__") and find_model(backbone) is None:
+    if not names_or_holds_network(backbone) and find_model(backbone) is None:
         raise TypeError(
-            f"backbone must be a name, a directory, a torch.nn.Module, a ModuleBackbone, or a fitted estimator of "
-            f"sktransfer or scikit-learn. Got {type(backbone).__name__}."
+            "backbone must be a name, a directory, a torch.nn.Module, a ModuleBackbone, a SentenceTransformer, a pipeline "
+            f"of transformers, or a fitted estimator of sktransfer or scikit-learn. Got {type(backbone).__name__}. A "
+            "network and its tokenizer or image transform go together as ModuleBackbone(module, preparation=...)."
         )
+
+
+def names_or_holds_network(backbone: Any) -> bool:
+    """Whether a value is of a type that can be a backbone, models of scikit-learn apart."""
+    if isinstance(backbone, str | os.PathLike):
+        return is_path(backbone)
+    known = isinstance(backbone, nn.Module | ModuleBackbone | Backbone) or is_model_object(backbone)
+    return known or hasattr(backbone, "__sktransfer_backbone__")
 
 
 def unload_backbones() -> None:
@@ -175,8 +195,11 @@ def _once(key: Hashable, make: Callable[[], Backbone]) -> Backbone:
 
 
 def _load_module(module: nn.Module, kind: str | None) -> Backbone:
+    from sktransfer.backbones.timm_models import is_timm, load_timm_module
     from sktransfer.backbones.torchvision_models import is_torchvision, load_torchvision_module
 
+    if kind not in ("table", "series"):
+        check_complete(module)
     if kind == "text":
         raise ValueError(
             f"The module {type(module).__name__} can't read texts without its tokenizer: "
@@ -186,6 +209,8 @@ def _load_module(module: nn.Module, kind: str | None) -> Backbone:
         return _once(*ModuleBackbone(module, modality=kind).load())
     if is_torchvision(module):
         return _once(*load_torchvision_module(module))
+    if is_timm(module):
+        return _once(*load_timm_module(module))
     return _once(*ModuleBackbone(module).load())
 
 

@@ -18,6 +18,7 @@ from sktransfer.backbones.backbone import Backbone
 from sktransfer.backbones.card import Card
 from sktransfer.backbones.fingerprint import describe, fingerprint, module_tensors
 from sktransfer.backbones.image import ImagePreparation, ImageTransform
+from sktransfer.backbones.model_objects import is_image_processor
 from sktransfer.backbones.pooling import POOLINGS
 from sktransfer.backbones.preparation import Preparation
 from sktransfer.backbones.series import PlainSeriesPreparation
@@ -45,7 +46,8 @@ class ModuleBackbone:
         (n, channels, time points), series of one length to a batch.
     preparation : callable or tokenizer, default=None
         Images: a callable from a PIL image (RGB, or grey where the first convolution has one input channel) to a
-        float tensor of shape (channels, height, width), such as a torchvision transform. By default pixels are
+        float tensor of shape (channels, height, width), such as a torchvision transform, or an image processor of
+        transformers. By default pixels are
         brought to [0, 1] and nothing else. If all images that an estimator is fitted on have one size, that is the size
         of the network's input, and later images of other sizes are resized to it; otherwise the shorter side becomes
         256 pixels and the middle 224 x 224 are cut out.
@@ -172,10 +174,11 @@ class ModuleBackbone:
         if self.modality == "text":
             tokenizer = tokenizer_of(self.preparation)
             pad_id = getattr(self.preparation, "pad_token_id", None)
+            limit = _positions(self.module)
             return TextPreparation(
                 tokenizer,
-                max_length=self.max_length,
-                limit=None,
+                max_length=self.max_length if limit is None else min(self.max_length, limit),
+                limit=limit,
                 pad_id=pad_id or 0,
                 accepts=accepted_arguments(self.module, ("input_ids", "attention_mask")),
             )
@@ -187,12 +190,26 @@ class ModuleBackbone:
             width = _first(self.module, nn.Conv1d, "in_channels", 1)
             return PlainSeriesPreparation(self.preparation, description=own, channels=width)
         channels = _input_channels(self.module)
+        if is_image_processor(self.preparation):
+            from sktransfer.backbones.huggingface_vision import processor_preparation
+
+            return processor_preparation(self.preparation, channels)
         if self.preparation is not None:
             return ImagePreparation(
                 self.preparation, description={"callable": describe(self.preparation)}, channels=channels
             )
         transform = ImageTransform(mean=(0.0,) * channels, std=(1.0,) * channels)
         return ImagePreparation(transform, description=transform.describe(), channels=channels, size_from_rows=True)
+
+
+def _positions(module: nn.Module) -> int | None:
+    """Return how many tokens a network of transformers has positions for; None for other modules."""
+    config = getattr(module, "config", None)
+    if not hasattr(config, "model_type"):
+        return None
+    from sktransfer.backbones.huggingface_text import position_limit
+
+    return position_limit(config)
 
 
 def snapshot(module: nn.Module) -> nn.Module:
