@@ -22,7 +22,7 @@ from sklearn.utils.validation import (
     check_is_fitted,
 )
 
-from sktransfer._labels import check_container, check_size, check_targets
+from sktransfer._labels import check_container, check_size, check_targets, refuse_masked
 from sktransfer._parameters import plain, plain_parameters, random_states, real, share_of_rows, whole
 from sktransfer._row_weights import check_row_weights, of_any_size, of_usual_size
 from sktransfer.backbones.loading import names_or_holds_network
@@ -529,6 +529,7 @@ class DistilledClassifier(ClassifierMixin, _Distilled):
         float
             Share of rows that are predicted right.
         """
+        refuse_masked(y, "y")
         return super().score(X, y, of_any_size(sample_weight, X))
 
     def _aligned(self, given: np.ndarray, absent: Any) -> np.ndarray:
@@ -732,6 +733,7 @@ class DistilledRegressor(RegressorMixin, _Distilled):
         float
             At most 1, which is perfect; 0 is as good as the mean.
         """
+        refuse_masked(y, "y")
         return super().score(X, y, of_any_size(sample_weight, X))
 
     def _checked_y(self, y: Any, labelled: np.ndarray) -> np.ndarray:

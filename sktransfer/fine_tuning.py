@@ -17,7 +17,7 @@ from sklearn.utils.validation import (
     check_array,
 )
 
-from sktransfer._labels import check_size, check_targets
+from sktransfer._labels import check_size, check_targets, refuse_masked
 from sktransfer._parameters import is_number, plain
 from sktransfer._row_weights import of_any_size
 from sktransfer.backbones.rows import about
@@ -384,6 +384,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         float
             Share of rows that are predicted right; of several labels, all of them.
         """
+        refuse_masked(y, "y")
         return super().score(X, y, of_any_size(sample_weight, X))
 
     def _checked_y(self, y: Any) -> np.ndarray:
@@ -723,7 +724,7 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         X : list, ndarray, Series or DataFrame of n_samples rows
             Texts, images, table rows or series, as :class:`PretrainedFeatureExtractor` reads them.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
-            Numbers.
+            Numbers. Where they are all alike that number is what is predicted.
         sample_weight : array-like of shape (n_samples,), default=None
             What each row counts in the loss, by its share of all; a row of weight 0 is left out.
         X_val, y_val : like `X` and `y`, default=None
@@ -786,6 +787,7 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         float
             R squared, averaged over targets: 1 is perfect, 0 as good as their mean.
         """
+        refuse_masked(y, "y")
         return super().score(X, y, of_any_size(sample_weight, X))
 
     def _checked_y(self, y: Any) -> np.ndarray:

@@ -143,6 +143,16 @@ def test_masked_targets_weights_and_marks_are_refused(listed, mask):
 
 
 @over_all
+def test_masked_targets_of_a_score_are_refused(listed):
+    y = np.asarray(listed.targets(N_ROWS))
+    model = listed.make().fit(X, y)
+    with pytest.raises(ValueError, match="^y is a masked array"):
+        model.score(X, np.ma.array(y))
+    with pytest.raises(ValueError, match="^sample_weight is a masked array"):
+        model.score(X, y, sample_weight=np.ma.ones(N_ROWS))
+
+
+@over_all
 def test_masked_values_in_a_list_are_refused(listed):
     with pytest.raises(ValueError, match="masked array, or holds one"):
         listed.make().fit(X, [0, np.ma.masked] * 6)
