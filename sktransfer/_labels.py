@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
+from enum import Enum
 from numbers import Number
 from typing import Any
 
@@ -103,6 +104,10 @@ def check_targets(
         raise ValueError(
             f"Input {name} contains NaN or None: {len(missing)} row(s) have no {word}, the first is row {first}. {advice}"
         )
+    if getattr(getattr(values, "dtype", None), "kind", "") == "T":
+        raise TypeError(
+            f"{name} is of the type {values.dtype}, which scikit-learn does not read. Pass {name}.astype(str)."
+        )
     if word == "label":
         _check_types(values, name)
     elif getattr(getattr(values, "dtype", None), "kind", "") == "f":
@@ -149,7 +154,13 @@ def _may_miss(values: Any) -> bool:
     return not isinstance(values, np.ndarray) or (values.ndim > 0 and values.dtype.kind in "OTfcMm")
 
 
+def _scalar(value: Any) -> Any:
+    """Return what is in an array or tensor of no dimensions; everything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 and not isinstance(value, np.generic) else value
+
+
 def _is_missing(value: Any) -> bool:
+    value = _scalar(value)
     if isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.ndim):
         return any(_is_missing(one) for one in value)
     if value is None or is_pandas_na(value):
@@ -167,6 +178,7 @@ def _check_types(values: Any, name: str) -> None:
     examples: dict[str, tuple[int, Any]] = {}
     floats = []
     for place, value in enumerate(values):
+        value = _scalar(value)
         for part in value if isinstance(value, list | tuple | np.ndarray) else (value,):
             examples.setdefault(_family(part), (place, part))
             if isinstance(part, float | np.floating):
@@ -188,6 +200,8 @@ def _check_types(values: Any, name: str) -> None:
 
 def _family(label: Any) -> str:
     """Return what a label can be sorted with: truth values are numbers."""
+    if isinstance(label, Enum) and not isinstance(label, int) and str(label) != label.value:
+        return type(label).__name__  # numpy would take its name, cut to the length of its value
     if isinstance(label, str | bytes):
         return "str" if isinstance(label, str) else "bytes"
     number = isinstance(label, int | float | np.bool_ | np.integer | np.floating)

@@ -65,7 +65,7 @@ def is_number(value: Any) -> bool:
 
 def is_int(value: Any) -> bool:
     """Whether a value is a whole number of at most 64 bits, and neither True nor False."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and -_LARGEST_INT <= value <= _LARGEST_INT
+    return isinstance(value, Integral) and not isinstance(value, bool) and -_LARGEST_INT <= int(value) <= _LARGEST_INT
 
 
 def whole(least: int, most: int = _LARGEST_INT) -> Interval:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -779,11 +779,11 @@ def _own_targets(y: Any, labelled: np.ndarray, word: str) -> Any:
         raise TypeError("y is sparse. To leave some of its rows unread convert it with y.toarray().")
     frame = nw.from_native(y, eager_only=True, allow_series=True, pass_through=True)
     values = frame.to_numpy() if isinstance(frame, nw.Series | nw.DataFrame) else y
-    if not isinstance(values, np.ndarray):
+    if isinstance(values, Sequence):
         values = [one for one, has in zip(values, labelled, strict=True) if has]
         check_targets(values, word=word, rows=np.flatnonzero(labelled), advice=advice)
         return np.asarray(values)
-    values = values[labelled]
+    values = np.asarray(values)[labelled]
     check_targets(values, word=word, rows=np.flatnonzero(labelled), advice=advice)
     return np.array(values.tolist()) if values.dtype == object else values
 

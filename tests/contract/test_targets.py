@@ -3,11 +3,14 @@
 import datetime
 from collections import UserList, deque
 from decimal import Decimal
+from enum import Enum, StrEnum
 
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
+import torch
 from scipy.sparse import csr_matrix
 from sklearn.base import clone, is_classifier
 from sklearn.exceptions import DataConversionWarning
@@ -54,6 +57,10 @@ MISSING = {
     "an index": pd.Index(holed(None, TEXTS)),
     "a series": pd.Series(holed(None, TEXTS)),
     "a frame": pd.DataFrame({"y": holed(None, TEXTS)}),
+    "arrays in a list": [np.array(value) for value in holed(np.nan)],
+    "arrow": pa.array(holed(None)),
+    "arrow in chunks": pa.chunked_array([holed(None, TEXTS)]),
+    "a tensor": torch.tensor(holed(np.nan)),
     "a polars series": pl.Series(holed(None, TEXTS)),
     "a polars frame": pl.DataFrame({"y": holed(None)}),
     "polars numbers": pl.Series(holed(None)),
@@ -170,6 +177,7 @@ def test_masked_values_in_a_list_are_refused(listed):
         (pd.Series(["a", 2] * 6), "str .*int"),
         (UserList([1, "a"] * 6), "int .*str"),
         (["a", datetime.date(2020, 1, 1)] * 6, "str .*date"),
+        ([np.array(1), "a"] * 6, "int .*str"),
     ],
     ids=str,
 )
@@ -178,10 +186,20 @@ def test_labels_of_mixed_types(listed, y, told):
         listed.make().fit(X, y)
 
 
-@pytest.mark.parametrize("y", [[True, 2, 0] * 4, [np.int64(1), 2, 0.0] * 4, [np.str_("a"), "b"] * 6], ids=str)
+class Tone(StrEnum):
+    LOW, HIGH = "low", "high"
+
+
+@pytest.mark.parametrize(
+    "y", [[True, 2, 0] * 4, [np.int64(1), 2, 0.0] * 4, [np.str_("a"), "b"] * 6, [Tone.LOW, Tone.HIGH] * 6], ids=str
+)
 def test_labels_of_one_kind(y):
     model = DistilledClassifier(LogisticRegression(), LogisticRegression()).fit(X, y)
     assert sorted(set(y)) == model.classes_.tolist()
+
+
+class Size(str, Enum):  # noqa: UP042
+    SMALL, LARGE = "s", "l"
 
 
 @over_all
@@ -202,6 +220,11 @@ def test_labels_of_one_kind(y):
         (lambda: np.arange(12).astype("m8[D]"), "y holds durations"),
         (lambda: [datetime.date(2020, 1, 1)] * 12, "date"),
         (lambda: [1.0, float("inf")] * 6, "y contains infinity"),
+        (lambda: [Size.SMALL, Size.LARGE] * 6, "Size|could not convert"),
+        (
+            lambda: np.array(["a", "b"] * 6, dtype=np.dtypes.StringDType()),
+            r"y is of the type StringDType.*astype\(str\)",
+        ),
         (lambda: np.array([1.0, np.inf] * 6), "y contains infinity"),
         (lambda: csr_matrix(np.arange(12.0)[:, None]), "[Ss]parse"),
         (lambda: [0, 1], "inconsistent numbers of samples"),
