@@ -17,10 +17,11 @@ from sklearn.utils.validation import validate_data
 from torch import nn
 
 from sktransfer._locks import ProcessLock
+from sktransfer._parameters import plain
 from sktransfer.backbones.backbone import Backbone
 from sktransfer.backbones.encoding import Run
 from sktransfer.backbones.fitted_models import find_model
-from sktransfer.backbones.loading import known_kind, load_backbone, reads_missing
+from sktransfer.backbones.loading import check_backbone, known_kind, load_backbone, reads_missing
 from sktransfer.backbones.model_objects import is_model_object
 from sktransfer.backbones.preparation import Preparation
 from sktransfer.backbones.rows import Rows, read_rows
@@ -111,6 +112,10 @@ class BackboneEstimator(OneStateMixin, ClassNamePrefixFeaturesOutMixin, Transfor
     After `fit` it has the attributes ``backbone_`` and, for rows that a network reads, ``_preparation``.
     """
 
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        check_backbone(self.backbone)
+
     def _backbone_for(self, kind: str | None) -> Any:
         """Return what is to be loaded for rows of a kind, None where only the backbone says what they are."""
         return self.backbone
@@ -131,7 +136,7 @@ class BackboneEstimator(OneStateMixin, ClassNamePrefixFeaturesOutMixin, Transfor
             kind = rows.kind
             rows = replace(rows, weights=weights)
         name = self._backbone_for(kind)
-        backbone = load_backbone(name, weights=self.weights, kind=kind, rows=rows)
+        backbone = load_backbone(name, weights=plain(self.weights), kind=kind, rows=rows)
         rows = rows or read_rows(X, backbone.kind)
         self._refuse_texts_in_tables(backbone, rows)
         return backbone, rows

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from scipy.sparse import issparse
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import check_is_fitted
 
+from sktransfer._parameters import path_or_name, plain, plain_parameters, whole
 from sktransfer.backbone_estimator import OF_COLUMNS, BackboneEstimator
 from sktransfer.backbones.backbone import Backbone
 from sktransfer.backbones.encoding import Run, encode
@@ -19,10 +20,10 @@ from sktransfer.backbones.fitted_models import FittedModel, find_model, input_ta
 from sktransfer.backbones.model_readout import ModelReadout
 from sktransfer.backbones.pooling import POOLINGS, WINDOW_POOLINGS
 from sktransfer.backbones.preparation import Preparation
-from sktransfer.backbones.readout import make_readout
+from sktransfer.backbones.readout import check_layer, make_readout, pooling_modes
 from sktransfer.backbones.rows import KINDS, Rows, read_rows
 from sktransfer.caching import resolve_cache
-from sktransfer.runtime.device import PRECISIONS, resolve_device
+from sktransfer.runtime.device import PRECISIONS, resolve_device, resolve_precision
 
 
 class PretrainedFeatureExtractor(BackboneEstimator):
@@ -157,17 +158,22 @@ class PretrainedFeatureExtractor(BackboneEstimator):
         "pooling": [StrOptions({"auto", *POOLINGS}), list, tuple],
         "normalize": [StrOptions({"auto"}), "boolean"],
         "modality": [StrOptions({"auto", *KINDS})],
-        "weights": [str, os.PathLike, None],
-        "max_length": [Interval(Integral, 1, None, closed="left"), None],
+        "weights": [path_or_name(), None],
+        "max_length": [whole(1), None],
         "window_pooling": [StrOptions(set(WINDOW_POOLINGS)), None],
         "prompt": [str, None],
-        "truncate_dim": [Interval(Integral, 1, None, closed="left"), None],
-        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "truncate_dim": [whole(1), None],
+        "batch_size": [StrOptions({"auto"}), whole(1)],
         "device": [str, torch.device],
         "precision": [StrOptions(set(PRECISIONS))],
         "cache": [str, os.PathLike, None],
         "verbose": ["verbose"],
     }
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        check_layer(self.layer)
+        pooling_modes(self.pooling)
 
     def __init__(
         self,
@@ -246,24 +252,26 @@ class PretrainedFeatureExtractor(BackboneEstimator):
     def _fitted_to(self, X: Any) -> dict[str, Any]:
         """Return the attributes of a fit to `X`."""
         self._validate_params()
-        resolve_device(self.device)
+        device = resolve_device(self.device)
         resolve_cache(self.cache)  # a directory that can't serve is an error before the network is loaded
         model = find_model(self.backbone)
         if model is not None:
             return self._fit_model(model, X)
+        resolve_precision(self.precision, device, "text")
+        own = plain_parameters(self)
         backbone, rows = self._resolve(X)
         self._warn_of_columns(backbone, rows)
-        preparation = backbone.preparation.with_options(max_length=self.max_length, prompt=self.prompt)
+        preparation = backbone.preparation.with_options(max_length=own.max_length, prompt=own.prompt)
         rows = Rows(rows.kind, preparation.read(rows.values))
         preparation = preparation.fitted_to(rows.values)
         readout = make_readout(
             backbone,
             preparation,
-            layer=self.layer,
-            pooling=self.pooling,
-            normalize=self.normalize,
-            truncate_dim=self.truncate_dim,
-            window_pooling=self.window_pooling,
+            layer=own.layer,
+            pooling=own.pooling,
+            normalize=own.normalize,
+            truncate_dim=own.truncate_dim,
+            window_pooling=own.window_pooling,
         )
         # The first row shows the number of values; with the cache, it is not embedded again.
         first = Rows(rows.kind, rows.values[:1])
@@ -322,7 +330,8 @@ class PretrainedFeatureExtractor(BackboneEstimator):
         source = take_model(model)
         if source.kind is not None and self.modality not in ("auto", source.kind):
             raise ValueError(f"modality={self.modality!r}, but the fitted {source.name} reads {source.kind} rows.")
-        readout = ModelReadout(source, self.layer, normalize=self.normalize is True, truncate_dim=self.truncate_dim)
+        own = plain_parameters(self)
+        readout = ModelReadout(source, own.layer, normalize=own.normalize is True, truncate_dim=own.truncate_dim)
         kind = source.kind if self.modality == "auto" else self.modality
         rows = _rows_for_model(X, kind)
         dimension = readout.fit(rows.values)
@@ -356,7 +365,7 @@ class PretrainedFeatureExtractor(BackboneEstimator):
 
     def _run(self, preparation: Preparation) -> Run:
         """Say how an encoding is carried out."""
-        batch_size = None if self.batch_size == "auto" else self.batch_size
+        batch_size = None if self.batch_size == "auto" else plain(self.batch_size)
         return self._frozen_run(preparation, batch_size=batch_size, progress=bool(self.verbose))
 
     def __sktransfer_backbone__(self) -> Backbone | FittedModel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -20,10 +21,14 @@ from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from torch import nn
 
+from sktransfer._labels import refuse_masked
 from sktransfer._locks import ProcessLock
+from sktransfer._parameters import is_number
+from sktransfer._row_weights import of_mean_one
 from sktransfer.backbone_estimator import OneStateMixin
 from sktransfer.backbones.fingerprint import code_of
 from sktransfer.backbones.modules import ModuleBackbone
+from sktransfer.backbones.rows import about
 from sktransfer.caching.fits import kept_fits
 from sktransfer.caching.interface import RowCache
 from sktransfer.caching.keys import digest
@@ -99,10 +104,13 @@ def check_teachers(teacher: Any, weights: Any, *, classifies: bool) -> None:
         _check_teacher(one, classifies=classifies)
     if weights is None:
         return
-    given = np.asarray(weights, dtype=float)
+    refuse_masked(weights, "teacher_weights")
+    given = np.asarray(weights)
+    if given.ndim == 1 and not all(map(is_number, weights)):
+        raise ValueError(f"teacher_weights must be finite numbers, one for each teacher. Got {weights!r:.200}.")
     if given.shape != (len(teachers),):
         raise ValueError(f"teacher_weights has the shape {given.shape}; there are {len(teachers)} teacher(s).")
-    if not np.isfinite(given).all() or (given < 0).any() or not given.any():
+    if (given < 0).any() or not given.any():
         raise ValueError(f"teacher_weights must be finite, not negative, and not all 0. Got {weights!r}.")
 
 
@@ -227,7 +235,7 @@ def fit_teacher(
     out_of_fold : ndarray or None
         With `cv` answers for the labelled rows.
     """
-    folds = None if cv is None else list(check_cv(cv, y, classifier=classifies).split(X, y))
+    folds = None if cv is None else _folds(cv, X, y, classifies)
     if folds is not None and len(np.unique(np.concatenate([held_out for _, held_out in folds]))) < len(y):
         raise ValueError(
             "cv leaves labelled rows that no fold holds out, so that they have no out-of-fold answer of the teacher. Use a "
@@ -259,6 +267,39 @@ def fit_teacher(
     if key is not None and state is not None and (seen is None or seen.hold(X)):
         kept_fits.put(key, (made, out_of_fold, state), state.n_bytes)
     return made, out_of_fold
+
+
+def _folds(cv: Any, X: Any, y: np.ndarray, classifies: bool) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the rows to learn from and those held out, fold by fold."""
+    with about("cv"):
+        folds = list(check_cv(cv, y, classifier=classifies).split(X, y))
+    check_folds(folds)
+    if any(part.min() < -len(y) or part.max() >= len(y) for fold in folds for part in map(np.asarray, fold)):
+        raise ValueError(f"cv names rows beyond the {len(y)} with a label. Make its folds for these rows alone.")
+    return folds
+
+
+def check_folds(folds: Sequence[Any]) -> None:
+    """Refuse folds that don't say which rows are learned from and which are held out.
+
+    Parameters
+    ----------
+    folds : sequence
+        What the parameter `cv` is, or gives.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or one is no pair of arrays of whole numbers.
+    """
+    if not len(folds):
+        raise ValueError("cv gives no folds. Give a number of folds, a splitter, or None.")
+    for fold in folds:
+        parts = [np.asarray(part) for part in fold] if isinstance(fold, tuple | list) else []
+        if len(parts) != 2 or any(part.ndim != 1 or not len(part) or part.dtype.kind not in "iu" for part in parts):
+            raise ValueError(
+                f"cv must give for each fold an array of the rows to learn from and one of those held out. Got {fold!r:.80}."
+            )
 
 
 def seeded(estimator: Any, seed: int | None) -> Any:
@@ -533,7 +574,7 @@ def _finite(teacher: Any, method: str, given: Any) -> np.ndarray:
 
 def combine(answers: list[np.ndarray], weights: Any, *, classifies: bool) -> np.ndarray:
     """Average answers of several teachers: probabilities, given as logarithms, or numbers."""
-    shares = np.ones(len(answers)) if weights is None else np.asarray(weights, dtype=float)
+    shares = np.ones(len(answers)) if weights is None else of_mean_one(np.asarray(weights, dtype=float))
     shares = shares / shares.sum()
     if len(answers) == 1:
         return answers[0]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from functools import partial
-from numbers import Integral, Real
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -13,26 +12,24 @@ import numpy as np
 import torch
 from sklearn.callback import CallbackSupportMixin
 from sklearn.model_selection import train_test_split
-from sklearn.utils import _safe_indexing, assert_all_finite, column_or_1d, estimator_html_repr
-from sklearn.utils._missing import is_pandas_na, is_scalar_nan
-from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
+from sklearn.utils import _safe_indexing, column_or_1d, estimator_html_repr
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import type_of_target
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    check_consistent_length,
-    check_is_fitted,
-)
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import nn
 
+from sktransfer._labels import check_targets
 from sktransfer._locks import ProcessLock
+from sktransfer._parameters import path_or_name, plain, plain_parameters, random_states, real, share_of_rows, whole
+from sktransfer._row_weights import check_row_weights, of_mean_one, times
 from sktransfer.backbone_estimator import OF_COLUMNS, BackboneEstimator
 from sktransfer.backbones import architectures
-from sktransfer.backbones.augmentation import resolve_augment
+from sktransfer.backbones.augmentation import check_augment, resolve_augment
 from sktransfer.backbones.backbone import Backbone
 from sktransfer.backbones.pooling import POOLINGS
 from sktransfer.backbones.readout import pooling_modes
 from sktransfer.backbones.rows import KINDS, Rows, about, read_rows
-from sktransfer.backbones.stages import resolve_depth
+from sktransfer.backbones.stages import check_depth, resolve_depth
 from sktransfer.caching import resolve_cache
 from sktransfer.runtime.device import PRECISIONS, resolve_device, resolve_precision, warn_of_shared_gpu
 from sktransfer.runtime.seeding import one_fit_at_a_time, own_random_state
@@ -65,43 +62,46 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
     _parameter_constraints: dict = {
         "backbone": "no_validation",
         "freeze_depth": "no_validation",
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "backbone_lr_ratio": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
-        "layer_decay": [Interval(Real, 0, 1, closed="right")],
-        "unfreeze_every": [Interval(Integral, 1, None, closed="left"), None],
-        "l2_sp": [Interval(Real, 0, None, closed="left")],
+        "learning_rate": [real(0, closed="right")],
+        "backbone_lr_ratio": [real(0), StrOptions({"auto"})],
+        "layer_decay": [real(0, 1, closed="right")],
+        "unfreeze_every": [whole(1), None],
+        "l2_sp": [real(0)],
         "head": [StrOptions({"linear", "mlp"}), nn.Module, callable],
         "head_init": [StrOptions({"probe", "random"})],
         "freeze_batch_norm": [StrOptions({"auto"}), "boolean"],
         "augment": [StrOptions({"auto"}), callable, None],
-        "max_epochs": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "max_epochs": [whole(0), StrOptions({"auto"})],
+        "batch_size": [whole(1)],
         "optimizer": [StrOptions(set(OPTIMIZERS))],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "warmup_ratio": [Interval(Real, 0, 1, closed="left")],
+        "weight_decay": [real(0)],
+        "warmup_ratio": [real(0, 1, closed="left")],
         "lr_scheduler": [StrOptions(set(LR_SCHEDULERS))],
-        "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
+        "max_grad_norm": [real(0, closed="right"), None],
         "early_stopping": [StrOptions({"auto"}), "boolean"],
-        "validation_fraction": [
-            Interval(RealNotInt, 0, 1, closed="neither"),
-            Interval(Integral, 1, None, closed="left"),
-        ],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), None],
-        "weight_interpolation": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="both")],
-        "stability_every": [Interval(Integral, 1, None, closed="left"), None],
+        "validation_fraction": share_of_rows(),
+        "n_iter_no_change": [whole(1), None],
+        "weight_interpolation": [StrOptions({"auto"}), real(0, 1)],
+        "stability_every": [whole(1), None],
         "source_probe": [tuple, list, None],
         "pooling": [StrOptions({"auto", *POOLINGS}), list, tuple],
         "modality": [StrOptions({"auto", *KINDS})],
-        "weights": "no_validation",
-        "max_length": [Interval(Integral, 1, None, closed="left"), None],
+        "weights": [path_or_name(), None],
+        "max_length": [whole(1), None],
         "prompt": [str, None],
         "device": [str, torch.device],
         "precision": [StrOptions(set(PRECISIONS))],
         "cache": "no_validation",
         "warm_start": ["boolean"],
-        "random_state": ["random_state"],
+        "random_state": random_states(),
         "verbose": ["verbose"],
     }
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        check_depth(self.freeze_depth)
+        pooling_modes(self.pooling)
+        check_augment(self.augment)
 
     # Fit
 
@@ -123,7 +123,7 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         backbone, rows = self._resolve(X, weights) if earlier is None else self._resume(X)
         untrained = self._is_untrained(backbone)
         begun = self._backbone_for(backbone.kind) if untrained else backbone.fingerprint
-        preparation = backbone.preparation.with_options(max_length=self.max_length, prompt=self.prompt)
+        preparation = backbone.preparation.with_options(max_length=plain(self.max_length), prompt=plain(self.prompt))
         values = preparation.read(rows.values)
         columns = self._columns_of(X, Rows(rows.kind, values))
         self._warn_of_columns(backbone, rows)
@@ -185,6 +185,7 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         if self.backbone is self:
             raise ValueError("backbone is this estimator itself. To go on from its last fit set warm_start=True.")
         device = resolve_device(self.device)
+        resolve_precision(self.precision, device, "text")
         warn_of_shared_gpu(device)
         resolve_cache(self.cache)
         if (X_val is None) != (y_val is None):
@@ -220,14 +221,14 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         X, y, sample_weight = given
         y, weights = self._checked(X, y, sample_weight)
         class_weights = self._class_weights(y, weights, None if earlier is None else self._targets)
-        X, y, weights = _weighted(X, y, weights * _each(class_weights, y))
+        X, y, weights = _weighted(X, y, times(weights, _each(class_weights, y)))
         targets = self._targets_of(y, weights, earlier)
         split_seed: int | None = None if earlier is None else self._split_seed
         X_val, y_val, sample_weight_val = given_val
         if X_val is not None:
             with about("X_val, y_val or sample_weight_val"):
                 y_val, weights_val = self._checked(X_val, y_val, sample_weight_val)
-                X_val, y_val, weights_val = _weighted(X_val, y_val, weights_val * _each(class_weights, y_val))
+                X_val, y_val, weights_val = _weighted(X_val, y_val, times(weights_val, _each(class_weights, y_val)))
             self._check_known(y_val, targets, "y_val")
             return (X, y, weights), (X_val, y_val, weights_val), targets, split_seed
         if not self._validates(y) or self.max_epochs == 0 or (earlier is None and self._is_solved(X)):
@@ -247,7 +248,7 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         check_consistent_length(X, y)
         if not len(y):
             raise ValueError("Found 0 samples in X, while there must be rows to learn from.")
-        return y, _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        return y, of_mean_one(check_row_weights(sample_weight, X))
 
     def _class_weights(self, y: np.ndarray, weights: np.ndarray, earlier: Targets | None) -> dict[Any, float]:
         """Return the weight of each class, those of the fit that is gone on from included; others weigh 1."""
@@ -274,7 +275,7 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         if isinstance(self.freeze_depth, str):
             return self.freeze_depth == "all"
         backbone, rows = self._resolve(X)
-        preparation = backbone.preparation.with_options(max_length=self.max_length, prompt=self.prompt)
+        preparation = backbone.preparation.with_options(max_length=plain(self.max_length), prompt=plain(self.prompt))
         stages = backbone.find_stages(preparation.fitted_to(preparation.read(rows.values)))
         return resolve_depth(self.freeze_depth, stages) == len(stages)
 
@@ -291,14 +292,14 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
             )
         places = np.arange(len(y))
         training, held_out = train_test_split(
-            places, test_size=self.validation_fraction, random_state=seed, stratify=self._strata(y)
+            places, test_size=plain(self.validation_fraction), random_state=seed, stratify=self._strata(y)
         )
         training, held_out = np.sort(training), np.sort(held_out)
         parts = [_safe_indexing(X, training), _safe_indexing(X, held_out)]
         return *parts, y[training], y[held_out], weights[training], weights[held_out]
 
     def _n_held_out(self, y: np.ndarray) -> int:
-        held_out = self.validation_fraction
+        held_out = plain(self.validation_fraction)
         return int(np.ceil(held_out * len(y))) if held_out < 1 else int(held_out)
 
     def _strata(self, y: np.ndarray) -> np.ndarray | None:
@@ -363,55 +364,55 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         n_rows: int,
         validates: bool,
     ) -> Plan:
-        from_random = self._is_random(untrained)
+        own, from_random = plain_parameters(self), self._is_random(untrained)
         run = self._frozen_run(preparation)
         autocast = None
         if device.type == "cuda" and self.precision != "float32":
             dtype = resolve_precision(self.precision, device, backbone.kind)
             autocast = None if dtype == torch.float32 else dtype
-        max_epochs = self.max_epochs
+        max_epochs = own.max_epochs
         if max_epochs == "auto":
             max_epochs = _FEW_EPOCHS if n_rows >= _MANY_ROWS and not from_random else _EPOCHS
         settings = Settings(
             max_epochs=max_epochs,
-            batch_size=self.batch_size,
-            optimizer=self.optimizer,
-            lr_scheduler=self.lr_scheduler,
-            warmup_ratio=self.warmup_ratio,
-            max_grad_norm=self.max_grad_norm,
-            n_iter_no_change=self.n_iter_no_change if validates else None,
+            batch_size=own.batch_size,
+            optimizer=own.optimizer,
+            lr_scheduler=own.lr_scheduler,
+            warmup_ratio=own.warmup_ratio,
+            max_grad_norm=own.max_grad_norm,
+            n_iter_no_change=own.n_iter_no_change if validates else None,
             seed=int(random.randint(2**31 - 1)),
             device=device,
             dtype=torch.float64 if preparation.exact and device.type != "mps" else torch.float32,
             autocast=autocast,
         )
-        head_init = "random" if untrained else self.head_init
-        fixed_norms = head_init == "probe" if self.freeze_batch_norm == "auto" else bool(self.freeze_batch_norm)
-        ratio = _ratio_for(backbone) if self.backbone_lr_ratio == "auto" else self.backbone_lr_ratio
-        ratio, decay = (1.0, 1.0) if untrained else (ratio, self.layer_decay)
+        head_init = "random" if untrained else own.head_init
+        fixed_norms = head_init == "probe" if own.freeze_batch_norm == "auto" else bool(own.freeze_batch_norm)
+        ratio = _ratio_for(backbone) if own.backbone_lr_ratio == "auto" else own.backbone_lr_ratio
+        ratio, decay = (1.0, 1.0) if untrained else (ratio, own.layer_decay)
         source = None
         if self.source_probe is not None:
             X_source, y_source = self.source_probe
             with about("source_probe"):
                 source = preparation.read(read_rows(X_source, backbone.kind).values), column_or_1d(y_source)
-        share = None if isinstance(self.weight_interpolation, str) else float(self.weight_interpolation)
+        share = None if isinstance(own.weight_interpolation, str) else float(own.weight_interpolation)
         fresh = None
         if untrained:
             name = self._backbone_for(backbone.kind)
             fresh = partial(architectures.untrained, name, backbone.preparation)
         return Plan(
             depth=depth,
-            rates=StageRates(self.learning_rate, ratio, decay),
+            rates=StageRates(own.learning_rate, ratio, decay),
             settings=settings,
             run=run,
-            weight_decay=self.weight_decay,
-            l2_sp=self.l2_sp,
+            weight_decay=own.weight_decay,
+            l2_sp=own.l2_sp,
             head=self.head,
             head_init=head_init,
-            pooling=pooling_modes(self.pooling),
-            unfreeze_every=None if untrained else self.unfreeze_every,
+            pooling=pooling_modes(own.pooling),
+            unfreeze_every=None if untrained else own.unfreeze_every,
             augment=resolve_augment(self.augment, backbone.kind),
-            stability_every=self.stability_every,
+            stability_every=own.stability_every,
             source=source,
             untrained=fresh,
             fixed_norms=fixed_norms,
@@ -558,25 +559,12 @@ def _ratio_for(backbone: Backbone) -> float:
     return _RATIO_WITH_ATTENTION if attends else _RATIO
 
 
-def check_all_there(y: Any) -> None:
-    """Refuse missing labels, which would become a class of their own, or an error that does not say what is wrong."""
-    if getattr(getattr(y, "dtype", None), "kind", "") == "f":
-        assert_all_finite(y, input_name="y")
-    if isinstance(y, np.ndarray) and y.dtype != object or getattr(y, "ndim", 1) != 1 or not hasattr(y, "__iter__"):
-        return
-    missing = [place for place, label in enumerate(y) if label is None or is_scalar_nan(label) or is_pandas_na(label)]
-    if missing:
-        raise ValueError(
-            f"Input y contains NaN or None: {len(missing)} row(s) have no label, the first is row {missing[0]}. Leave them out."
-        )
-
-
 def _check_source(source_probe: Any) -> None:
     if len(source_probe) != 2:
         raise ValueError(f"source_probe must be a tuple (X, y). Got one of {len(source_probe)} parts.")
     X, y = source_probe
     with about("source_probe"):
-        check_all_there(y)
+        check_targets(y)
         y = column_or_1d(y)
         check_consistent_length(X, y)
         if type_of_target(y) not in ("binary", "multiclass"):
@@ -604,19 +592,19 @@ def _check_same_columns(X: Any, X_val: Any) -> None:
         )
 
 
-def _each(class_weights: dict[Any, float], y: np.ndarray) -> np.ndarray | float:
+def _each(class_weights: dict[Any, float], y: np.ndarray) -> np.ndarray:
     """Return the class weight of each row."""
-    return np.array([class_weights.get(label, 1.0) for label in y.tolist()]) if class_weights else 1.0
+    return np.array([class_weights.get(label, 1.0) for label in y.tolist()]) if class_weights else np.ones(len(y))
 
 
 def _weighted(X: Any, y: np.ndarray, weights: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Leave out rows that have no weight: that is the same as no row."""
+    """Leave out rows that have no weight, which is the same as no row, and bring the others' mean to 1."""
     kept = np.flatnonzero(weights)
     if not len(kept):
         raise ValueError("All sample weights are zero, so there is nothing to learn from.")
     if len(kept) == len(weights):
-        return X, y, weights
-    return _safe_indexing(X, kept), y[kept], weights[kept]
+        return X, y, of_mean_one(weights)
+    return _safe_indexing(X, kept), y[kept], of_mean_one(weights[kept])
 
 
 def _lineage_of(backbone: Backbone, untrained: bool) -> tuple[dict[str, Any], ...]:

@@ -14,6 +14,7 @@ from torch import nn
 
 from sktransfer import _locks
 from sktransfer._nearest import did_you_mean
+from sktransfer._paths import is_path
 from sktransfer.backbones import architectures, catalogue, shipped
 from sktransfer.backbones.backbone import Backbone, Origin
 from sktransfer.backbones.fitted_models import find_model
@@ -96,6 +97,7 @@ def load_backbone(
     OSError
         If the weights are not on disk and can't be downloaded.
     """
+    check_backbone(backbone)
     given = backbone
     if hasattr(backbone, "__sktransfer_backbone__") and not isinstance(backbone, type):
         try:
@@ -121,17 +123,11 @@ def load_backbone(
         handle = backbone
     elif isinstance(backbone, str | os.PathLike):
         handle = _load_named(backbone, weights, kind, rows)
-    elif find_model(backbone) is not None:
+    else:
         raise TypeError(
             f"The backbone is a scikit-learn model, {type(given).__name__}, and no network that can be tuned. "
             "PretrainedFeatureExtractor(backbone=model) turns what it gives into features; where it holds a torch.nn.Module "
             "(a skorch net's module_), give that."
-        )
-    else:
-        raise TypeError(
-            "backbone must be a name, a directory, a torch.nn.Module, a ModuleBackbone, a SentenceTransformer, a pipeline "
-            f"of transformers, or a fitted estimator of sktransfer or scikit-learn. Got {type(backbone).__name__}. A "
-            "network and its tokenizer or image transform go together as ModuleBackbone(module, preparation=...)."
         )
     if kind is not None and handle.kind != kind:
         raise ValueError(
@@ -139,6 +135,40 @@ def load_backbone(
             f"Choose another backbone, see sktransfer.list_backbones({kind!r})."
         )
     return handle
+
+
+def check_backbone(backbone: Any) -> None:
+    """Refuse what names or holds no network, before anything is read.
+
+    Raises
+    ------
+    ValueError
+        If it is a name that can't be one.
+    TypeError
+        If it is of a type that can't be a backbone.
+    """
+    if isinstance(backbone, type):
+        raise TypeError(
+            f"backbone must be an instance, not the class {backbone.__name__}: write backbone={backbone.__name__}(...)."
+        )
+    if isinstance(backbone, str | os.PathLike) and not is_path(backbone):
+        raise ValueError(
+            f"backbone={backbone!r} can't name a network: it is empty, holds a NUL, or is too long for a name or a path."
+        )
+    if not names_or_holds_network(backbone) and find_model(backbone) is None:
+        raise TypeError(
+            "backbone must be a name, a directory, a torch.nn.Module, a ModuleBackbone, a SentenceTransformer, a pipeline "
+            f"of transformers, or a fitted estimator of sktransfer or scikit-learn. Got {type(backbone).__name__}. A "
+            "network and its tokenizer or image transform go together as ModuleBackbone(module, preparation=...)."
+        )
+
+
+def names_or_holds_network(backbone: Any) -> bool:
+    """Whether a value is of a type that can be a backbone, models of scikit-learn apart."""
+    if isinstance(backbone, str | os.PathLike):
+        return is_path(backbone)
+    known = isinstance(backbone, nn.Module | ModuleBackbone | Backbone) or is_model_object(backbone)
+    return known or hasattr(backbone, "__sktransfer_backbone__")
 
 
 def unload_backbones() -> None:
