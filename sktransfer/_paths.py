@@ -10,9 +10,12 @@ _LONGEST_PATH, _LONGEST_NAME = 4096, 255
 
 
 def is_path(value: Any) -> bool:
-    """Whether a value can be a path: a str or path object that is not blank, without NUL, and not too long."""
+    """Whether a value can be a path: a str or path object, not blank, without NUL or half a character, not too long."""
     text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
     if not isinstance(text, str) or not text.strip() or "\0" in text:
         return False
-    encoded = text.encode("utf-8", "replace")
+    try:
+        encoded = os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
     return len(encoded) <= _LONGEST_PATH and all(len(part) <= _LONGEST_NAME for part in encoded.split(b"/"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from numbers import Integral
 from typing import Any
@@ -55,11 +54,19 @@ def _in_directory(cache: str | os.PathLike[str]) -> DirectoryCache:
             f"cache={cache!r} must be 'memory', a directory given as str or path, or, for an estimator, None."
         )
     if not is_path(path):
+        shown = f"cache={cache!r}" if len(path) <= 200 else f"cache={path[:100]!r}... of {len(path):,} characters"
         raise ValueError(
-            f"cache={cache!r} names no directory: it is empty, holds a NUL, or is too long for a path. Give 'memory' or a "
-            "directory."
+            f"{shown} can't be a directory: it is blank, holds a NUL or half a character, or is too long for a path. Give "
+            "'memory' or another path."
         )
-    _check_path(path)
+    if not os.path.isabs(os.path.expanduser(path)):
+        try:
+            os.getcwd()
+        except OSError as error:
+            raise ValueError(
+                f"cache={cache!r} is a relative path, but the working directory of this process is gone. Give an absolute "
+                "path, or change to a directory that exists."
+            ) from error
     bare = isinstance(cache, str) and not any(mark in path for mark in "/\\~.") and not os.path.isdir(path)
     if bare:
         suggestion = did_you_mean(path, ["memory"])
@@ -69,26 +76,6 @@ def _in_directory(cache: str | os.PathLike[str]) -> DirectoryCache:
                 f"for a new directory of that name write {'./' + path!r}."
             )
     return directory_cache(path)
-
-
-def _check_path(path: str) -> None:
-    """Refuse what no file system takes, which would only show once rows have been computed."""
-    shown = f"cache={path!r}" if len(path) <= 200 else f"cache={path[:100]!r}... of {len(path):,} characters"
-    try:
-        os.lstat(os.path.expanduser(path))
-    except OSError as error:
-        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL):
-            raise ValueError(f"{shown} can't be a directory: {error.strerror}. Give another path.") from error
-    except ValueError as error:  # a NUL byte, or half a character
-        raise ValueError(f"{shown} can't be a directory: {error}. Give another path.") from error
-    if not os.path.isabs(os.path.expanduser(path)):
-        try:
-            os.getcwd()
-        except OSError as error:
-            raise ValueError(
-                f"{shown} is a relative path, but the working directory of this process is gone. Give an absolute path, or "
-                "change to a directory that exists."
-            ) from error
 
 
 def _existing(cache: str | os.PathLike[str]) -> DirectoryCache:

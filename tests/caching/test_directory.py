@@ -284,7 +284,7 @@ def test_what_a_cache_may_be(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match="no directory that exists"):
             resolve_cache(word)
     for blank in ("", " "):
-        with pytest.raises(ValueError, match="names no directory"):
+        with pytest.raises(ValueError, match="can't be a directory"):
             resolve_cache(blank)
     assert os.listdir(tmp_path) == ["new"]
     assert resolve_cache("./disk").path == tmp_path / "disk"
@@ -302,7 +302,7 @@ def test_a_path_that_is_a_file_is_an_error(tmp_path):
 @pytest.mark.parametrize("call", [resolve_cache, cache_info, cache_clear, lambda path: set_cache_limit(1000, path)])
 def test_a_path_that_no_file_system_takes_is_an_error(path, call):
     for given in (path, Path(path)):
-        with pytest.raises(ValueError, match=r"cache=.* can't be a directory: .*Give another path"):
+        with pytest.raises(ValueError, match=r"cache=.* can't be a directory: .*another path|cache=.* working directory of this process is gone"):
             call(given)
 
 
