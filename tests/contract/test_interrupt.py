@@ -1,0 +1,153 @@
+"""An interrupt ends what runs, wherever it comes, and leaves everything as it was before."""
+
+import inspect
+import random
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from support.estimators import ESTIMATORS
+from support.networks import own_images
+
+import sktransfer
+from sktransfer.backbones.loading import unload_backbones
+
+PACKAGE = str(Path(sktransfer.__file__).parent)
+# From the first look at parameters to the last epoch: what is called at such shares of all calls.
+SHARES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+
+
+class Pressed:
+    """Counts calls of functions of the package, and raises at one of them."""
+
+    def __init__(self, at=None, press=lambda: signal.raise_signal(signal.SIGINT)):
+        self.at, self.press, self.n_calls = at, press, 0
+
+    def __enter__(self):
+        sys.setprofile(self._look)
+        return self
+
+    def __exit__(self, *error):
+        sys.setprofile(None)
+
+    def _look(self, frame, event, argument):
+        code = frame.f_code
+        # Not generators, which are called once more when they are dropped, where nobody hears what is raised.
+        if event == "call" and code.co_filename.startswith(PACKAGE) and not code.co_flags & inspect.CO_GENERATOR:
+            self.n_calls += 1
+            if self.n_calls - 1 == self.at:
+                sys.setprofile(None)
+                self.press()
+
+
+def raising(error):
+    def press():
+        raise error
+
+    return press
+
+
+def forget():
+    """Let everything be loaded and computed anew, so that a fit makes the same calls each time."""
+    unload_backbones()
+    sktransfer.cache_clear()
+
+
+def surroundings():
+    return (
+        torch.random.get_rng_state().tolist(),
+        random.getstate(),
+        np.random.get_state()[1].tolist(),
+        torch.is_grad_enabled(),
+        torch.get_default_dtype(),
+        np.geterr(),
+        torch.get_num_threads(),
+    )
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (48, 8, 8, 3), dtype=np.uint8)
+
+
+def quick(listed, **parameters):
+    trained = {} if listed.name == "PretrainedFeatureExtractor" else {"freeze_depth": 1, "batch_size": 64, "optimizer": "sgd"}
+    return listed.make(backbone=own_images(), **trained, **parameters)
+
+
+def fit(model, X, listed):
+    y = listed.targets(len(X))
+    return model.fit(X) if y is None else model.fit(X, y)
+
+
+@pytest.mark.parametrize("listed", ESTIMATORS, ids=lambda one: one.name)
+def test_a_fit_that_is_interrupted_leaves_everything_as_it_was(listed, images):
+    model = quick(listed)
+    expected = listed.predict(fit(clone(model), images, listed), images)
+    forget()
+    with Pressed() as whole:
+        fit(clone(model), images, listed)
+    before = fit(model, images[::-2], listed)
+    old, attributes = listed.predict(before, images), dict(vars(before))
+    # By turns one that was never fitted, and one that was.
+    for place, share in enumerate(SHARES):
+        given = model if place % 2 else clone(model)
+        known, outside = dict(vars(given)), surroundings()
+        forget()
+        with pytest.raises(KeyboardInterrupt), Pressed(int(share * whole.n_calls)):
+            fit(given, images, listed)
+        assert surroundings() == outside, share
+        assert vars(given).keys() == known.keys(), share
+        assert all(vars(given)[name] is value for name, value in known.items()), share
+    assert all(vars(model)[name] is value for name, value in attributes.items())
+    answers = []  # in another thread, for which no lock is held
+    thread = threading.Thread(target=lambda: answers.append(listed.predict(model, images)), daemon=True)
+    thread.start()
+    thread.join(20)
+    np.testing.assert_allclose(answers[0], old, atol=1e-5)
+    np.testing.assert_allclose(listed.predict(fit(model, images, listed), images), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("listed", ESTIMATORS, ids=lambda one: one.name)
+@pytest.mark.parametrize("error", [SystemExit, GeneratorExit, KeyboardInterrupt])
+def test_an_interrupted_prediction_is_made_again(listed, images, error):
+    model = fit(quick(listed), images[:16], listed)
+    expected = listed.predict(model, images)
+    forget()
+    with Pressed() as whole:
+        listed.predict(model, images)
+    for share in (0.2, 0.6, 0.9):
+        forget()
+        with pytest.raises(error), Pressed(int(share * whole.n_calls), raising(error)):
+            listed.predict(model, images)
+        np.testing.assert_allclose(listed.predict(model, images), expected, atol=1e-5)
+
+
+SEARCHED = [one for one in ESTIMATORS if one.name != "PretrainedFeatureExtractor"]
+AROUND = {
+    "search": lambda model, X, y: GridSearchCV(model, {"random_state": [0, 1]}, cv=2, error_score=0.0).fit(X, y),
+    "cross-validation": lambda model, X, y: cross_val_score(model, X, y, cv=2, error_score=0.0),
+    "pipeline": lambda model, X, y: make_pipeline(FunctionTransformer(), model).fit(X, y),
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("listed", SEARCHED, ids=lambda one: one.name)
+def test_what_is_around_a_fit_ends_with_it(listed, images, around):
+    model, y = quick(listed), listed.targets(24)
+    forget()
+    with Pressed() as whole:
+        AROUND[around](clone(model), images[:24], y)
+    for share in (0.3, 0.7):
+        forget()
+        with pytest.raises(KeyboardInterrupt), Pressed(int(share * whole.n_calls)):
+            AROUND[around](model, images[:24], y)
+        assert not hasattr(model, "n_epochs_") and not hasattr(model, "student_")
