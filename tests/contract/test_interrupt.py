@@ -1,6 +1,8 @@
 """An interrupt ends what runs, wherever it comes, and leaves everything as it was before."""
 
+import copy
 import inspect
+import itertools
 import random
 import signal
 import sys
@@ -15,9 +17,11 @@ from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from support.estimators import ESTIMATORS
-from support.networks import own_images
+from support.networks import own_images, seeded
+from torch import nn
 
 import sktransfer
+from sktransfer import ModuleBackbone
 from sktransfer.backbones.loading import unload_backbones
 
 PACKAGE = str(Path(sktransfer.__file__).parent)
@@ -79,7 +83,9 @@ def images():
 
 
 def quick(listed, **parameters):
-    trained = {} if listed.name == "PretrainedFeatureExtractor" else {"freeze_depth": 1, "batch_size": 64, "optimizer": "sgd"}
+    trained = (
+        {} if listed.name == "PretrainedFeatureExtractor" else {"freeze_depth": 1, "batch_size": 64, "optimizer": "sgd"}
+    )
     return listed.make(backbone=own_images(), **trained, **parameters)
 
 
@@ -92,17 +98,20 @@ def fit(model, X, listed):
 def test_a_fit_that_is_interrupted_leaves_everything_as_it_was(listed, images):
     model = quick(listed)
     expected = listed.predict(fit(clone(model), images, listed), images)
-    forget()
-    with Pressed() as whole:
-        fit(clone(model), images, listed)
-    before = fit(model, images[::-2], listed)
-    old, attributes = listed.predict(before, images), dict(vars(before))
+    old = listed.predict(fit(model, images[::-2], listed), images)
+    attributes = dict(vars(model))
+    n_calls = []
+    for given in (clone(model), copy.copy(model)):
+        forget()
+        with Pressed() as whole:
+            fit(given, images, listed)
+        n_calls.append(whole.n_calls)
     # By turns one that was never fitted, and one that was.
     for place, share in enumerate(SHARES):
         given = model if place % 2 else clone(model)
         known, outside = dict(vars(given)), surroundings()
         forget()
-        with pytest.raises(KeyboardInterrupt), Pressed(int(share * whole.n_calls)):
+        with pytest.raises(KeyboardInterrupt), Pressed(int(share * n_calls[place % 2])):
             fit(given, images, listed)
         assert surroundings() == outside, share
         assert vars(given).keys() == known.keys(), share
@@ -129,6 +138,74 @@ def test_an_interrupted_prediction_is_made_again(listed, images, error):
         with pytest.raises(error), Pressed(int(share * whole.n_calls), raising(error)):
             listed.predict(model, images)
         np.testing.assert_allclose(listed.predict(model, images), expected, atol=1e-5)
+
+
+class Users(nn.Module):
+    """A part of a user's, which raises at one of its calls in which it learns or gives values."""
+
+    at = error = None
+    n_calls = 0
+
+    @classmethod
+    def called(cls):
+        cls.n_calls += 1
+        if cls.n_calls - 1 == cls.at:
+            raise cls.error
+
+
+class UsersNetwork(Users):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Sequential(nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5))
+
+    def forward(self, pixels):
+        Users.called()
+        return self.second(self.first(pixels))
+
+
+class UsersHead(Users):
+    def __init__(self, n_features, n_outputs):
+        super().__init__()
+        self.linear = nn.Linear(n_features, n_outputs)
+
+    def forward(self, vectors):
+        Users.called()
+        return self.linear(vectors)
+
+
+def users_augment(pixels):
+    Users.called()
+    return pixels
+
+
+@pytest.mark.parametrize("listed", ESTIMATORS, ids=lambda one: one.name)
+def test_what_a_users_code_raises_comes_through(listed, images, monkeypatch):
+    module, X = seeded(UsersNetwork), images[:24]
+    before = copy.deepcopy(module.state_dict())
+    trained = {"head": UsersHead, "augment": users_augment, "validation_fraction": 0.25, "stability_every": 1}
+    trained |= {"freeze_depth": 1, "batch_size": 8, "max_epochs": 2, "optimizer": "sgd"}
+    if listed.name == "PretrainedFeatureExtractor":
+        trained = {"batch_size": 8}
+    model = listed.make(backbone=ModuleBackbone(module), cache=None, **trained)
+    monkeypatch.setattr(Users, "n_calls", 0)
+    expected = listed.predict(fit(clone(model), X, listed), X)
+    Users.n_calls = 0
+    fit(clone(model), X, listed)
+    places = sorted({int(place) for place in np.linspace(0, Users.n_calls - 1, 12)}) if Users.n_calls else []
+    assert places or listed.name == "PretrainedFeatureExtractor"
+    for place, error in zip(places, itertools.cycle([KeyboardInterrupt, SystemExit])):
+        outside = surroundings()
+        monkeypatch.setattr(Users, "at", place)
+        monkeypatch.setattr(Users, "error", error())
+        Users.n_calls = 0
+        with pytest.raises(error):
+            fit(clone(model), X, listed)
+        assert surroundings() == outside, place
+        assert module.training and all(one.requires_grad for one in module.parameters())
+        for name, value in module.state_dict().items():
+            assert torch.equal(value, before[name]), name
+    monkeypatch.setattr(Users, "at", None)
+    np.testing.assert_allclose(listed.predict(fit(model, X, listed), X), expected, atol=1e-6)
 
 
 SEARCHED = [one for one in ESTIMATORS if one.name != "PretrainedFeatureExtractor"]
