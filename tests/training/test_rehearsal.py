@@ -9,7 +9,7 @@ from support.networks import seeded, three_layers
 from torch import nn
 
 from sktransfer import FineTunedClassifier, FineTunedRegressor, ModuleBackbone
-from sktransfer.training import interpolation, probe, rehearsal
+from sktransfer.training import probe, rehearsal
 
 
 @pytest.fixture
@@ -304,22 +304,6 @@ def test_an_interrupt_while_the_last_epoch_is_judged(backbone, table, monkeypatc
     monkeypatch.setattr("sktransfer.training.interpolation.Start.at", press)
     with pytest.raises(KeyboardInterrupt):
         quick(backbone).fit(X[:40], y[:40], X_val=X[40:], y_val=y[40:])
-
-
-def test_an_interrupt_while_weights_are_put_back_does_not_mix_them():
-    class Interrupted(torch.Tensor):
-        pressed = False
-
-        def copy_(self, other):
-            if not Interrupted.pressed:
-                Interrupted.pressed = True
-                raise KeyboardInterrupt
-            return super().copy_(other)
-
-    weights = [torch.zeros(2), torch.zeros(2).as_subclass(Interrupted), torch.zeros(2)]
-    with pytest.raises(KeyboardInterrupt):
-        interpolation._put(weights, [torch.ones(2)] * 3)
-    assert all((weight == 1).all() for weight in weights)
 
 
 def test_the_rehearsal_has_a_bar_of_its_own(backbone, table, capsys):
