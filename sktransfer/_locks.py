@@ -10,7 +10,6 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 # Called in a forked process when the locks are free again.
 _in_child: list[Callable[[], None]] = []
@@ -38,11 +37,15 @@ class ProcessLock:
         self._lock = threading.RLock()
         _locks.add(self)
 
-    def __enter__(self) -> None:
-        self._lock.acquire()
+    # The methods of the lock itself: one of Python's own could be interrupted (Ctrl-C) at its start, before it releases.
 
-    def __exit__(self, *error: Any) -> None:
-        self._lock.release()
+    @property
+    def __enter__(self) -> Callable[[], bool]:
+        return self._lock.__enter__
+
+    @property
+    def __exit__(self) -> Callable[..., None]:
+        return self._lock.__exit__
 
     @contextmanager
     def let_go(self) -> Iterator[None]:

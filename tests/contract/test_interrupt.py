@@ -21,7 +21,7 @@ from support.networks import own_images, seeded
 from torch import nn
 
 import sktransfer
-from sktransfer import ModuleBackbone
+from sktransfer import ModuleBackbone, PretrainedFeatureExtractor
 from sktransfer.backbones.loading import unload_backbones
 
 PACKAGE = str(Path(sktransfer.__file__).parent)
@@ -123,6 +123,25 @@ def test_a_fit_that_is_interrupted_leaves_everything_as_it_was(listed, images):
     thread.join(20)
     np.testing.assert_allclose(answers[0], old, atol=1e-5)
     np.testing.assert_allclose(listed.predict(fit(model, images, listed), images), expected, atol=1e-5)
+
+
+def test_no_lock_stays_held():
+    texts = ["one", "two three"]
+    model = PretrainedFeatureExtractor("text-static").fit(texts)
+    expected = model.transform(texts)
+    forget()
+    with Pressed() as whole:
+        model.fit_transform(texts)
+    for at in range(0, whole.n_calls - 5, 3):
+        forget()
+        with pytest.raises(KeyboardInterrupt), Pressed(at):
+            model.fit_transform(texts)
+        answers = []
+        thread = threading.Thread(target=lambda: answers.append(model.transform(texts)), daemon=True)  # noqa: B023
+        thread.start()
+        thread.join(20)
+        assert answers, at
+        np.testing.assert_array_equal(answers[0], expected)
 
 
 @pytest.mark.parametrize("listed", ESTIMATORS, ids=lambda one: one.name)
