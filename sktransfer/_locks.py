@@ -10,6 +10,8 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from operator import attrgetter
+from typing import Any
 
 # Called in a forked process when the locks are free again.
 _in_child: list[Callable[[], None]] = []
@@ -37,15 +39,9 @@ class ProcessLock:
         self._lock = threading.RLock()
         _locks.add(self)
 
-    # The methods of the lock itself: one of Python's own could be interrupted (Ctrl-C) at its start, before it releases.
-
-    @property
-    def __enter__(self) -> Callable[[], bool]:
-        return self._lock.__enter__
-
-    @property
-    def __exit__(self) -> Callable[..., None]:
-        return self._lock.__exit__
+    # The lock's own methods: a function here could be interrupted (Ctrl-C) as it begins, before it releases.
+    __enter__: Any = property(attrgetter("_lock.__enter__"))
+    __exit__: Any = property(attrgetter("_lock.__exit__"))
 
     @contextmanager
     def let_go(self) -> Iterator[None]:
