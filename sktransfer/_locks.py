@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from operator import attrgetter
 from typing import Any
 
 # Called in a forked process when the locks are free again.
@@ -38,11 +39,9 @@ class ProcessLock:
         self._lock = threading.RLock()
         _locks.add(self)
 
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *error: Any) -> None:
-        self._lock.release()
+    # The lock's own methods: a function here could be interrupted (Ctrl-C) as it begins, before it releases.
+    __enter__: Any = property(attrgetter("_lock.__enter__"))
+    __exit__: Any = property(attrgetter("_lock.__exit__"))
 
     @contextmanager
     def let_go(self) -> Iterator[None]:

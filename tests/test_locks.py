@@ -137,7 +137,7 @@ def test_a_forked_process_works_whatever_lock_another_thread_holds(table, tmp_pa
         assert exit_code(work) == 0
     for lock in ours:  # and one at a time, in which case others are not freed for its sake
         with Holder(lock):
-            assert exit_code(lock.__enter__) == 0, lock.name
+            assert exit_code(lambda lock=lock: lock.__enter__()) == 0, lock.name  # looked up in the child
 
 
 def test_a_fork_waits_for_what_must_not_be_cut_in_two():

@@ -183,7 +183,7 @@ class StabilityObserver(Bystander):
             self.monitor.measure_again()
 
     def result(self) -> StabilityRecord | None:
-        """Return the record, None where training was interrupted before it began."""
+        """Return the record, None where none was asked for."""
         return None if self.monitor is None else self.monitor.result()
 
     def _representations(self) -> dict[str, np.ndarray]:

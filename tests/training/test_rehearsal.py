@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from sklearn.base import clone
 from sklearn.datasets import make_classification
 from sklearn.model_selection import GridSearchCV
 from support.networks import seeded, three_layers
 from torch import nn
 
 from sktransfer import FineTunedClassifier, FineTunedRegressor, ModuleBackbone
-from sktransfer.training import interpolation, probe, rehearsal
+from sktransfer.training import probe, rehearsal
 
 
 @pytest.fixture
@@ -195,19 +194,18 @@ def test_a_search_fits_the_probe_of_a_rehearsal_once_a_fold(backbone, table, mon
     assert len(fits) == 2 * 2
 
 
-def test_an_interrupt_in_the_rehearsal_leaves_the_probe(backbone, table, monkeypatch):
+def test_an_interrupt_in_the_rehearsal_leaves_the_last_fit(backbone, table, monkeypatch):
     def press(*args, **kwargs):
         raise KeyboardInterrupt
 
     X, y = table
-    model = quick(backbone)
-    start = clone(model).set_params(max_epochs=0).fit(X, y)
+    model = quick(backbone, max_epochs=0).fit(X, y)
+    shares = model.predict_proba(X)
     monkeypatch.setattr(rehearsal, "run_network", press)
-    with pytest.warns(UserWarning, match="interrupted in its rehearsal; the network and its head are as they start"):
-        model.fit(X, y)
-    assert model.n_epochs_ == 0
+    with pytest.raises(KeyboardInterrupt):
+        model.set_params(max_epochs=3).fit(X, y)
     assert [entry["epoch"] for entry in model.history_] == [0]
-    np.testing.assert_array_equal(model.predict_proba(X), start.predict_proba(X))
+    np.testing.assert_array_equal(model.predict_proba(X), shares)
 
 
 def test_an_interrupt_within_an_epoch_of_the_rehearsal(backbone, table):
@@ -222,10 +220,9 @@ def test_an_interrupt_within_an_epoch_of_the_rehearsal(backbone, table):
             return super().forward(vectors)
 
     model = quick(backbone, head=Head, batch_size=40, max_epochs=5)
-    with pytest.warns(UserWarning, match="interrupted in its rehearsal"):
+    with pytest.raises(KeyboardInterrupt):
         model.fit(*table)
-    assert model.n_epochs_ == 0
-    assert model.predict(table[0]).shape == (80,)
+    assert not hasattr(model, "n_epochs_")
 
 
 def test_losses_that_explode_are_told_once(backbone, table):
@@ -287,17 +284,16 @@ def test_random_weights_are_not_gone_back_to(table):
     assert kept(model.fit(images, np.arange(40) % 2)) == 1
 
 
-def test_an_interrupt_after_the_last_epoch_keeps_the_fit(backbone, table, monkeypatch):
+def test_an_interrupt_after_the_last_epoch_keeps_nothing(backbone, table, monkeypatch):
     def press(self):
         raise KeyboardInterrupt
 
     X, y = table
     model = quick(backbone, stability_every=1, weight_interpolation=0.5)
-    whole = clone(model).fit(X, y)
     monkeypatch.setattr("sktransfer.training.stability.StabilityMonitor.measure_again", press)
-    with pytest.warns(UserWarning, match="Training was over when it was interrupted"):
+    with pytest.raises(KeyboardInterrupt):
         model.fit(X, y)
-    np.testing.assert_array_equal(model.predict_proba(X), whole.predict_proba(X))
+    assert not hasattr(model, "n_epochs_")
 
 
 def test_an_interrupt_while_the_last_epoch_is_judged(backbone, table, monkeypatch):
@@ -306,24 +302,8 @@ def test_an_interrupt_while_the_last_epoch_is_judged(backbone, table, monkeypatc
 
     X, y = table
     monkeypatch.setattr("sktransfer.training.interpolation.Start.at", press)
-    with pytest.warns(UserWarning, match="interrupted after epoch 3; the weights are those of epoch"):
-        quick(backbone).fit(X[:40], y[:40], X_val=X[40:], y_val=y[40:])
-
-
-def test_an_interrupt_while_weights_are_put_back_does_not_mix_them():
-    class Interrupted(torch.Tensor):
-        pressed = False
-
-        def copy_(self, other):
-            if not Interrupted.pressed:
-                Interrupted.pressed = True
-                raise KeyboardInterrupt
-            return super().copy_(other)
-
-    weights = [torch.zeros(2), torch.zeros(2).as_subclass(Interrupted), torch.zeros(2)]
     with pytest.raises(KeyboardInterrupt):
-        interpolation._put(weights, [torch.ones(2)] * 3)
-    assert all((weight == 1).all() for weight in weights)
+        quick(backbone).fit(X[:40], y[:40], X_val=X[40:], y_val=y[40:])
 
 
 def test_the_rehearsal_has_a_bar_of_its_own(backbone, table, capsys):
