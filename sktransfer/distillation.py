@@ -23,6 +23,7 @@ from sklearn.utils.validation import (
     check_is_fitted,
 )
 
+from sktransfer._containers import plain
 from sktransfer.caching import resolve_cache
 from sktransfer.distillation_report import DistillationReport, make_report, split_for_report
 from sktransfer.fine_tuning import FineTunedClassifier, FineTunedRegressor
@@ -101,6 +102,8 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
         if y is None:
             raise ValueError(f"This {type(self).__name__} requires y to be passed, but the target y is None.")
         X = _indexable(X)
+        if isinstance(student, FineTunedClassifier | FineTunedRegressor):
+            student._plain(X, None)  # which refuses one image
         labelled = check_labeled(sample_labeled, X)
         check_consistent_length(X, y)
         if not len(labelled):
@@ -254,7 +257,7 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
             If the estimator is not fitted.
         """
         check_is_fitted(self)
-        return self.student_.predict(X)
+        return self.student_.predict(plain(X))
 
     def __sktransfer_backbone__(self) -> Any:
         """Hand the student's network to another estimator, as its `backbone`."""
@@ -472,7 +475,7 @@ class DistilledClassifier(ClassifierMixin, _Distilled):
             In the order of `classes_`.
         """
         check_is_fitted(self)
-        return self._aligned(self.student_.predict_proba(X), 0.0)
+        return self._aligned(self.student_.predict_proba(plain(X)), 0.0)
 
     @_student_has("decision_function")
     def decision_function(self, X):
@@ -489,7 +492,7 @@ class DistilledClassifier(ClassifierMixin, _Distilled):
             For two classes the score of the second.
         """
         check_is_fitted(self)
-        given = self.student_.decision_function(X)
+        given = self.student_.decision_function(plain(X))
         if len(self.student_.classes_) == len(self.classes_):
             return given
         given = np.column_stack([np.zeros(len(given)), given]) if given.ndim == 1 else given
@@ -763,15 +766,8 @@ def _own_targets(y: Any, labelled: np.ndarray) -> Any:
 
 def _indexable(X: Any) -> Any:
     """Return rows that can be picked by place."""
-    if issparse(X):
-        return X.tocsr()
-    if isinstance(X, tuple):
-        return list(X)
-    if hasattr(X, "__getitem__") or hasattr(X, "iloc"):
-        return X
-    if hasattr(X, "__array__"):
-        return np.asarray(X)
-    raise TypeError(f"X must be a list, an array, a column or a frame of rows. Got {type(X).__name__}.")
+    X = plain(X)
+    return X.tocsr() if issparse(X) else X
 
 
 def _rows(places: np.ndarray, X: Any, y: Any, labelled: Any, weights: Any) -> tuple[Any, Any, Any, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from numbers import Integral, Real
 from typing import Any
@@ -24,10 +23,12 @@ from sklearn.utils.validation import (
 )
 from torch import nn
 
+from sktransfer._containers import plain
 from sktransfer.backbone_estimator import BackboneEstimator
 from sktransfer.backbones import architectures
 from sktransfer.backbones.augmentation import resolve_augment
 from sktransfer.backbones.backbone import Backbone
+from sktransfer.backbones.image_rows import refuse_one_image
 from sktransfer.backbones.pooling import POOLINGS
 from sktransfer.backbones.readout import pooling_modes
 from sktransfer.backbones.rows import KINDS, Rows, about, read_rows
@@ -116,6 +117,10 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         device = self._check_request(X_val, y_val, sample_weight_val)
         told = {"estimator": self, "X": X, "y": y, "metadata": {"sample_weight": sample_weight}}
         earlier = self._network if self.warm_start and hasattr(self, "_network") else None
+        X = self._plain(X, earlier)
+        if X_val is not None:
+            with about("X_val"):
+                X_val = self._plain(X_val, earlier)
         random = own_random_state(self.random_state)
         request = (X, y, sample_weight), (X_val, y_val, sample_weight_val)
         (X, y, weights), held_out, targets, split_seed = self._divided(*request, earlier, random)
@@ -238,13 +243,20 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         X, X_val, y, y_val, weights, weights_val = self._split(X, y, weights, split_seed)
         return (X, y, weights), (X_val, y_val, weights_val), targets, split_seed
 
+    def _plain(self, X: Any, earlier: TunableNetwork | None) -> Any:
+        """Bring rows into a container that can be indexed, and refuse one image, before any row is held back."""
+        X = plain(X)
+        kind = self._known_kind(X)
+        # A network whose kind is not known yet may read two dimensions, but of three only images.
+        if kind == "image" or (kind is None and getattr(X, "ndim", 1) == 3):
+            refuse_one_image(X, None if earlier is None else getattr(self, "_image_shape", None))
+        return X
+
     def _checked(self, X: Any, y: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
         """Check targets and weights."""
         if y is None:
             raise ValueError(f"This {type(self).__name__} requires y to be passed, but the target y is None.")
         y = self._checked_y(y)
-        if isinstance(X, str | bytes | os.PathLike):
-            read_rows(X, None)  # which says what is wrong
         check_consistent_length(X, y)
         if not len(y):
             raise ValueError("Found 0 samples in X, while there must be rows to learn from.")
@@ -466,6 +478,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         """Run rows through the tuned network; with the cache, what is frozen runs once for each row."""
         check_is_fitted(self)
         self._validate_params()
+        X = plain(X)
         rows = read_rows(X, self.modality_)
         self._check_columns(X, rows, reset=False)
         values = self._preparation.read(rows.values)
