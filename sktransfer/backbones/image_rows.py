@@ -75,7 +75,7 @@ def refuse_one_image(X: Any, seen: tuple[int, ...] | None) -> None:
         of the fit.
     """
     _refuse_lines(X)
-    if not isinstance(X, np.ndarray) or X.ndim != 3:
+    if not isinstance(X, np.ndarray) or X.ndim != 3 or X.dtype.kind not in "biufc":
         return
     if seen == X.shape:
         raise _one_image(X.shape)
@@ -93,7 +93,7 @@ def is_lines_of_one(shape: tuple[int, ...]) -> bool:
 
 def _refuse_lines(X: Any) -> None:
     """Refuse what is one image for any number of rows: its lines, in an array or a list."""
-    if isinstance(X, np.ndarray):
+    if isinstance(X, np.ndarray) and X.dtype.kind in "biufc":
         if X.ndim == 2:
             raise ValueError(
                 f"The backbone reads images, but X is an array of shape {X.shape}. One grey image is X[None]. Flattened "
