@@ -73,7 +73,7 @@ def _unpack(X: Any) -> np.ndarray | Sequence[Any]:
     return X
 
 
-def _of_frame(X: Any) -> np.ndarray | list[Any]:
+def _of_frame(X: Any) -> np.ndarray | Sequence[Any]:
     """Read a frame: a column for each time point, or one column that holds whole series."""
     frame = nw.from_native(X, eager_only=True)
     held = [dtype.is_numeric() or dtype == nw.Boolean for dtype in frame.schema.values()]

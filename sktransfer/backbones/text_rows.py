@@ -60,9 +60,11 @@ def _of_characters(text: str) -> str:
 
 def _no_text(value: Any, row: int, X: Any) -> Exception:
     if is_missing(value):
+        # Arrow arrays arrive here as lists.
+        arrow = " (of an Arrow array: X.fill_null(''))" if isinstance(X, list) and value is None else ""
         return ValueError(
-            f"Row {row} of X is missing ({value!r}), not a text. Fill it first, an empty text is allowed: {_filling(X)}. In a "
-            f"pipeline over a column of a frame: {_imputer(value)}."
+            f"Row {row} of X is missing ({value!r}), not a text. Fill it first, an empty text is allowed: {_filling(X)}{arrow}. "
+            f"In a pipeline over a column of a frame: {_imputer(value)}."
         )
     if isinstance(value, bytes | bytearray | memoryview):
         way = "Decode it, row.decode('utf-8') or what the encoding is."
@@ -83,10 +85,8 @@ def _filling(X: Any) -> str:
         return "X.astype(object).fillna('')"  # categories and numbers take no text
     if nw.dependencies.is_polars_dataframe(X) or nw.dependencies.is_polars_series(X):
         return "X.cast(polars.String).fill_null('')"
-    if nw.dependencies.is_pyarrow_table(X) or type(X).__name__ == "RecordBatch":
+    if nw.dependencies.is_pyarrow_table(X):
         return "['' if row is None else row for row in X.column(0).to_pylist()]"
-    if hasattr(X, "to_pylist"):
-        return "['' if row is None else row for row in X.to_pylist()]"
     if getattr(X, "ndim", 1) == 2:
         return "[row if isinstance(row, str) else '' for row in X[:, 0]]"
     return "[row if isinstance(row, str) else '' for row in X]"
