@@ -20,7 +20,7 @@ _NUMPYS_FLOATS = ("torch.float16", "torch.float32", "torch.float64")
 _COLLECTING = ("compute", "toPandas", "to_pandas", "df", "collect")
 
 
-def plain(X: Any) -> Any:
+def as_container(X: Any) -> Any:
     """Return rows as a list, an array, a column, a frame or a sparse matrix, all of which scikit-learn can index.
 
     Any other sequence becomes a list, tensors and whatever else turns into an array become one. What holds no rows in an
@@ -63,7 +63,7 @@ def plain(X: Any) -> Any:
         return X
     names = getattr(X, "column_names", None)
     if isinstance(names, list) and hasattr(X, "__getitem__"):  # a datasets.Dataset
-        return plain(_only_column(X, names))
+        return as_container(_only_column(X, names))
     if isinstance(X, memoryview | array):
         return _plain_array(np.asarray(X))
     if isinstance(X, Sequence):
@@ -79,7 +79,7 @@ def column(X: Any) -> list[Any] | np.ndarray:
     Parameters
     ----------
     X : list, ndarray, Series, DataFrame of one column, or sparse matrix
-        As `plain` returns it.
+        As `as_container` returns it.
 
     Raises
     ------
@@ -255,7 +255,7 @@ def _refuse_no_rows(X: Any) -> None:
     if nw.dependencies.is_dask_dataframe(X) or isinstance(nw.from_native(X, pass_through=True), nw.LazyFrame):
         method = next((name for name in _COLLECTING if hasattr(X, name)), "collect")
         raise TypeError(
-            f"X is lazy ({type(X).__module__.partition('.')[0]}'s {shown}), and holds no rows yet. Pass X.{method}() instead."
+            f"X is a {shown} of {type(X).__module__.partition('.')[0]}, which holds no rows yet. Pass X.{method}() instead."
         )
 
 

@@ -2,37 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
-from numbers import Integral, Real
 from typing import Any
 
 import narwhals.stable.v2 as nw
 import numpy as np
 import torch
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.model_selection import train_test_split
-from sklearn.utils import _safe_indexing, assert_all_finite, column_or_1d, estimator_html_repr
-from sklearn.utils._missing import is_pandas_na, is_scalar_nan
-from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
+from sklearn.utils import _safe_indexing, column_or_1d, estimator_html_repr
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import type_of_target
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    check_consistent_length,
-    check_is_fitted,
-)
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import nn
 
-from sktransfer._containers import plain
-from sktransfer.backbone_estimator import BackboneEstimator
+from sktransfer._containers import as_container
+from sktransfer._labels import check_targets
+from sktransfer._locks import ProcessLock
+from sktransfer._parameters import path_or_name, plain, plain_parameters, random_states, real, share_of_rows, whole
+from sktransfer._row_weights import check_row_weights, of_mean_one, times
+from sktransfer.backbone_estimator import OF_COLUMNS, BackboneEstimator
 from sktransfer.backbones import architectures
-from sktransfer.backbones.augmentation import resolve_augment
+from sktransfer.backbones.augmentation import check_augment, resolve_augment
 from sktransfer.backbones.backbone import Backbone
 from sktransfer.backbones.image_rows import refuse_one_image
 from sktransfer.backbones.pooling import POOLINGS
 from sktransfer.backbones.readout import pooling_modes
 from sktransfer.backbones.rows import KINDS, Rows, about, read_rows
-from sktransfer.backbones.stages import resolve_depth
+from sktransfer.backbones.stages import check_depth, resolve_depth
 from sktransfer.caching import resolve_cache
 from sktransfer.runtime.device import PRECISIONS, resolve_device, resolve_precision, warn_of_shared_gpu
 from sktransfer.runtime.seeding import one_fit_at_a_time, own_random_state
@@ -52,12 +50,10 @@ _UNTRAINED = {"table": "table-mlp", "series": "series-cnn"}
 _MANY_ROWS = 1000
 _EPOCHS, _FEW_EPOCHS = 20, 6
 _RATIO, _RATIO_WITH_ATTENTION = 0.3, 0.1
-# What a fit keeps of the columns of X.
-_OF_COLUMNS = ("n_features_in_", "feature_names_in_", "_image_shape")
 _Part = tuple[Any, Any, Any]  # rows, targets, weights
 
 
-class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BackboneEstimator):
+class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
     """An estimator that trains stages of a network and a head.
 
     Classifiers and regressors say what targets are; parameters and attributes are documented there.
@@ -67,43 +63,46 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
     _parameter_constraints: dict = {
         "backbone": "no_validation",
         "freeze_depth": "no_validation",
-        "learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "backbone_lr_ratio": [Interval(Real, 0, None, closed="left"), StrOptions({"auto"})],
-        "layer_decay": [Interval(Real, 0, 1, closed="right")],
-        "unfreeze_every": [Interval(Integral, 1, None, closed="left"), None],
-        "l2_sp": [Interval(Real, 0, None, closed="left")],
+        "learning_rate": [real(0, closed="right")],
+        "backbone_lr_ratio": [real(0), StrOptions({"auto"})],
+        "layer_decay": [real(0, 1, closed="right")],
+        "unfreeze_every": [whole(1), None],
+        "l2_sp": [real(0)],
         "head": [StrOptions({"linear", "mlp"}), nn.Module, callable],
         "head_init": [StrOptions({"probe", "random"})],
         "freeze_batch_norm": [StrOptions({"auto"}), "boolean"],
         "augment": [StrOptions({"auto"}), callable, None],
-        "max_epochs": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "max_epochs": [whole(0), StrOptions({"auto"})],
+        "batch_size": [whole(1)],
         "optimizer": [StrOptions(set(OPTIMIZERS))],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "warmup_ratio": [Interval(Real, 0, 1, closed="left")],
+        "weight_decay": [real(0)],
+        "warmup_ratio": [real(0, 1, closed="left")],
         "lr_scheduler": [StrOptions(set(LR_SCHEDULERS))],
-        "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
+        "max_grad_norm": [real(0, closed="right"), None],
         "early_stopping": [StrOptions({"auto"}), "boolean"],
-        "validation_fraction": [
-            Interval(RealNotInt, 0, 1, closed="neither"),
-            Interval(Integral, 1, None, closed="left"),
-        ],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), None],
-        "weight_interpolation": [StrOptions({"auto"}), Interval(Real, 0, 1, closed="both")],
-        "stability_every": [Interval(Integral, 1, None, closed="left"), None],
+        "validation_fraction": share_of_rows(),
+        "n_iter_no_change": [whole(1), None],
+        "weight_interpolation": [StrOptions({"auto"}), real(0, 1)],
+        "stability_every": [whole(1), None],
         "source_probe": [tuple, list, None],
         "pooling": [StrOptions({"auto", *POOLINGS}), list, tuple],
         "modality": [StrOptions({"auto", *KINDS})],
-        "weights": "no_validation",
-        "max_length": [Interval(Integral, 1, None, closed="left"), None],
+        "weights": [path_or_name(), None],
+        "max_length": [whole(1), None],
         "prompt": [str, None],
         "device": [str, torch.device],
         "precision": [StrOptions(set(PRECISIONS))],
         "cache": "no_validation",
         "warm_start": ["boolean"],
-        "random_state": ["random_state"],
+        "random_state": random_states(),
         "verbose": ["verbose"],
     }
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        check_depth(self.freeze_depth)
+        pooling_modes(self.pooling)
+        check_augment(self.augment)
 
     # Fit
 
@@ -117,10 +116,10 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         device = self._check_request(X_val, y_val, sample_weight_val)
         told = {"estimator": self, "X": X, "y": y, "metadata": {"sample_weight": sample_weight}}
         earlier = self._network if self.warm_start and hasattr(self, "_network") else None
-        X = self._plain(X, earlier)
+        X = self._rows_in(X, earlier)
         if X_val is not None:
             with about("X_val"):
-                X_val = self._plain(X_val, earlier)
+                X_val = self._rows_in(X_val, earlier)
         random = own_random_state(self.random_state)
         request = (X, y, sample_weight), (X_val, y_val, sample_weight_val)
         (X, y, weights), held_out, targets, split_seed = self._divided(*request, earlier, random)
@@ -129,9 +128,10 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         backbone, rows = self._resolve(X, weights) if earlier is None else self._resume(X)
         untrained = self._is_untrained(backbone)
         begun = self._backbone_for(backbone.kind) if untrained else backbone.fingerprint
-        preparation = backbone.preparation.with_options(max_length=self.max_length, prompt=self.prompt)
+        preparation = backbone.preparation.with_options(max_length=plain(self.max_length), prompt=plain(self.prompt))
         values = preparation.read(rows.values)
         columns = self._columns_of(X, Rows(rows.kind, values))
+        self._warn_of_columns(backbone, rows)
         preparation = preparation.fitted_to(values)
         depth = resolve_depth(self.freeze_depth, backbone.find_stages(preparation))
         depth = 0 if untrained else depth  # there is nothing in it worth keeping
@@ -139,7 +139,9 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         if held_out is not None:
             with about("X_val"):
                 _check_same_columns(X, held_out[0])
-                values_val = preparation.read(read_rows(held_out[0], backbone.kind).values)
+                rows_val = read_rows(held_out[0], backbone.kind)
+                self._refuse_texts_in_tables(backbone, rows_val)
+                values_val = preparation.read(rows_val.values)
             validation = Examples(values_val, targets.encode(held_out[1]), held_out[2])
         plan = self._plan(
             backbone, preparation, depth, untrained, device, random, n_rows=n_rows, validates=validation is not None
@@ -166,8 +168,6 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             rehearsal=rehearsal,
         )
         # Nothing is set before all has gone well: a failed fit leaves the estimator as it was.
-        for name in (*_OF_COLUMNS, "_tuned"):
-            self.__dict__.pop(name, None)
         fitted = {**self._fitted_attributes(backbone, preparation, targets, made.network), **columns}
         if earlier is None:
             fitted |= {"_begun_from": begun, "_begun_head": self.head, "_begun_pooling": plan.pooling}
@@ -180,8 +180,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             "stages_": made.network.stage_table(made.rates or plan.rates),
             "lineage_": (*_lineage_of(backbone, from_random), self._step(y, depth, made.n_epochs, targets)),
         }
-        for name, value in fitted.items():
-            setattr(self, name, value)
+        self._replace_fitted(fitted, gone=OF_COLUMNS)
         root.call_on_fit_task_end(**told)
         return self
 
@@ -191,6 +190,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         if self.backbone is self:
             raise ValueError("backbone is this estimator itself. To go on from its last fit set warm_start=True.")
         device = resolve_device(self.device)
+        resolve_precision(self.precision, device, "text")
         warn_of_shared_gpu(device)
         resolve_cache(self.cache)
         if (X_val is None) != (y_val is None):
@@ -226,14 +226,14 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         X, y, sample_weight = given
         y, weights = self._checked(X, y, sample_weight)
         class_weights = self._class_weights(y, weights, None if earlier is None else self._targets)
-        X, y, weights = _weighted(X, y, weights * _each(class_weights, y))
+        X, y, weights = _weighted(X, y, times(weights, _each(class_weights, y)))
         targets = self._targets_of(y, weights, earlier)
         split_seed: int | None = None if earlier is None else self._split_seed
         X_val, y_val, sample_weight_val = given_val
         if X_val is not None:
             with about("X_val, y_val or sample_weight_val"):
                 y_val, weights_val = self._checked(X_val, y_val, sample_weight_val)
-                X_val, y_val, weights_val = _weighted(X_val, y_val, weights_val * _each(class_weights, y_val))
+                X_val, y_val, weights_val = _weighted(X_val, y_val, times(weights_val, _each(class_weights, y_val)))
             self._check_known(y_val, targets, "y_val")
             return (X, y, weights), (X_val, y_val, weights_val), targets, split_seed
         if not self._validates(y) or self.max_epochs == 0 or (earlier is None and self._is_solved(X)):
@@ -243,9 +243,9 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         X, X_val, y, y_val, weights, weights_val = self._split(X, y, weights, split_seed)
         return (X, y, weights), (X_val, y_val, weights_val), targets, split_seed
 
-    def _plain(self, X: Any, earlier: TunableNetwork | None) -> Any:
+    def _rows_in(self, X: Any, earlier: TunableNetwork | None) -> Any:
         """Bring rows into a container that can be indexed, and refuse one image, before any row is held back."""
-        X = plain(X)
+        X = as_container(X)
         kind = self._known_kind(X)
         # A network whose kind is not known yet may read two dimensions, but of three only images.
         if kind == "image" or (kind is None and getattr(X, "ndim", 1) == 3):
@@ -260,7 +260,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         check_consistent_length(X, y)
         if not len(y):
             raise ValueError("Found 0 samples in X, while there must be rows to learn from.")
-        return y, _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        return y, of_mean_one(check_row_weights(sample_weight, X))
 
     def _class_weights(self, y: np.ndarray, weights: np.ndarray, earlier: Targets | None) -> dict[Any, float]:
         """Return the weight of each class, those of the fit that is gone on from included; others weigh 1."""
@@ -287,7 +287,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         if isinstance(self.freeze_depth, str):
             return self.freeze_depth == "all"
         backbone, rows = self._resolve(X)
-        preparation = backbone.preparation.with_options(max_length=self.max_length, prompt=self.prompt)
+        preparation = backbone.preparation.with_options(max_length=plain(self.max_length), prompt=plain(self.prompt))
         stages = backbone.find_stages(preparation.fitted_to(preparation.read(rows.values)))
         return resolve_depth(self.freeze_depth, stages) == len(stages)
 
@@ -304,14 +304,14 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             )
         places = np.arange(len(y))
         training, held_out = train_test_split(
-            places, test_size=self.validation_fraction, random_state=seed, stratify=self._strata(y)
+            places, test_size=plain(self.validation_fraction), random_state=seed, stratify=self._strata(y)
         )
         training, held_out = np.sort(training), np.sort(held_out)
         parts = [_safe_indexing(X, training), _safe_indexing(X, held_out)]
         return *parts, y[training], y[held_out], weights[training], weights[held_out]
 
     def _n_held_out(self, y: np.ndarray) -> int:
-        held_out = self.validation_fraction
+        held_out = plain(self.validation_fraction)
         return int(np.ceil(held_out * len(y))) if held_out < 1 else int(held_out)
 
     def _strata(self, y: np.ndarray) -> np.ndarray | None:
@@ -360,15 +360,9 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             )
         backbone = self._tuned_backbone()
         rows = read_rows(X, backbone.kind)
+        self._refuse_texts_in_tables(backbone, rows)
         self._check_columns(X, rows, reset=False)
         return backbone, rows
-
-    def _columns_of(self, X: Any, rows: Rows) -> dict[str, Any]:
-        """Return what a fit keeps of the columns; nothing of this estimator is changed."""
-        shell = type(self).__new__(type(self))
-        shell.__dict__.update(self.get_params())
-        shell._check_columns(X, rows, reset=True)
-        return {name: value for name, value in vars(shell).items() if name in _OF_COLUMNS}
 
     def _plan(
         self,
@@ -382,55 +376,55 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         n_rows: int,
         validates: bool,
     ) -> Plan:
-        from_random = self._is_random(untrained)
+        own, from_random = plain_parameters(self), self._is_random(untrained)
         run = self._frozen_run(preparation)
         autocast = None
         if device.type == "cuda" and self.precision != "float32":
             dtype = resolve_precision(self.precision, device, backbone.kind)
             autocast = None if dtype == torch.float32 else dtype
-        max_epochs = self.max_epochs
+        max_epochs = own.max_epochs
         if max_epochs == "auto":
             max_epochs = _FEW_EPOCHS if n_rows >= _MANY_ROWS and not from_random else _EPOCHS
         settings = Settings(
             max_epochs=max_epochs,
-            batch_size=self.batch_size,
-            optimizer=self.optimizer,
-            lr_scheduler=self.lr_scheduler,
-            warmup_ratio=self.warmup_ratio,
-            max_grad_norm=self.max_grad_norm,
-            n_iter_no_change=self.n_iter_no_change if validates else None,
+            batch_size=own.batch_size,
+            optimizer=own.optimizer,
+            lr_scheduler=own.lr_scheduler,
+            warmup_ratio=own.warmup_ratio,
+            max_grad_norm=own.max_grad_norm,
+            n_iter_no_change=own.n_iter_no_change if validates else None,
             seed=int(random.randint(2**31 - 1)),
             device=device,
             dtype=torch.float64 if preparation.exact and device.type != "mps" else torch.float32,
             autocast=autocast,
         )
-        head_init = "random" if untrained else self.head_init
-        fixed_norms = head_init == "probe" if self.freeze_batch_norm == "auto" else bool(self.freeze_batch_norm)
-        ratio = _ratio_for(backbone) if self.backbone_lr_ratio == "auto" else self.backbone_lr_ratio
-        ratio, decay = (1.0, 1.0) if untrained else (ratio, self.layer_decay)
+        head_init = "random" if untrained else own.head_init
+        fixed_norms = head_init == "probe" if own.freeze_batch_norm == "auto" else bool(own.freeze_batch_norm)
+        ratio = _ratio_for(backbone) if own.backbone_lr_ratio == "auto" else own.backbone_lr_ratio
+        ratio, decay = (1.0, 1.0) if untrained else (ratio, own.layer_decay)
         source = None
         if self.source_probe is not None:
             X_source, y_source = self.source_probe
             with about("source_probe"):
                 source = preparation.read(read_rows(X_source, backbone.kind).values), column_or_1d(y_source)
-        share = None if isinstance(self.weight_interpolation, str) else float(self.weight_interpolation)
+        share = None if isinstance(own.weight_interpolation, str) else float(own.weight_interpolation)
         fresh = None
         if untrained:
             name = self._backbone_for(backbone.kind)
             fresh = partial(architectures.untrained, name, backbone.preparation)
         return Plan(
             depth=depth,
-            rates=StageRates(self.learning_rate, ratio, decay),
+            rates=StageRates(own.learning_rate, ratio, decay),
             settings=settings,
             run=run,
-            weight_decay=self.weight_decay,
-            l2_sp=self.l2_sp,
+            weight_decay=own.weight_decay,
+            l2_sp=own.l2_sp,
             head=self.head,
             head_init=head_init,
-            pooling=pooling_modes(self.pooling),
-            unfreeze_every=None if untrained else self.unfreeze_every,
+            pooling=pooling_modes(own.pooling),
+            unfreeze_every=None if untrained else own.unfreeze_every,
             augment=resolve_augment(self.augment, backbone.kind),
-            stability_every=self.stability_every,
+            stability_every=own.stability_every,
             source=source,
             untrained=fresh,
             fixed_norms=fixed_norms,
@@ -447,6 +441,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             "_preparation": preparation,
             "_targets": targets,
             "_network": network,
+            "_tuned": _Once(),
             "_n_features_out": len(network.center),
         }
 
@@ -478,7 +473,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         """Run rows through the tuned network; with the cache, what is frozen runs once for each row."""
         check_is_fitted(self)
         self._validate_params()
-        X = plain(X)
+        X = as_container(X)
         rows = read_rows(X, self.modality_)
         self._check_columns(X, rows, reset=False)
         values = self._preparation.read(rows.values)
@@ -496,10 +491,12 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
 
     def _tuned_backbone(self) -> Backbone:
         """Return the tuned network as a handle of its own."""
-        if not hasattr(self, "_tuned"):
+
+        def make() -> Backbone:
             network, readout = self._network.tuned_copy()
-            self._tuned = self.backbone_.trained(network, readout, self._preparation, self.lineage_)
-        return self._tuned
+            return self.backbone_.trained(network, readout, self._preparation, self.lineage_)
+
+        return self._tuned.get(make)
 
     def __sktransfer_backbone__(self) -> Backbone:
         """Hand the tuned network to another estimator, as its `backbone`."""
@@ -551,6 +548,22 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             self._network = TunableNetwork(cut, self._preparation, head, len(values["center"]))
             self._network.take_state(values)
             self._network.eval()
+            self._tuned = _Once()
+
+
+class _Once:
+    """A value that is made when it is first asked for, by one thread."""
+
+    def __init__(self) -> None:
+        self._lock = ProcessLock("a tuned network's handle")
+        self._made: Any = None
+
+    def get(self, make: Callable[[], Any]) -> Any:
+        """Return the value, made now or before."""
+        with self._lock:
+            if self._made is None:
+                self._made = make()
+            return self._made
 
 
 def _ratio_for(backbone: Backbone) -> float:
@@ -559,25 +572,13 @@ def _ratio_for(backbone: Backbone) -> float:
     return _RATIO_WITH_ATTENTION if attends else _RATIO
 
 
-def check_all_there(y: Any) -> None:
-    """Refuse missing labels, which would become a class of their own, or an error that does not say what is wrong."""
-    if getattr(getattr(y, "dtype", None), "kind", "") == "f":
-        assert_all_finite(y, input_name="y")
-    if isinstance(y, np.ndarray) and y.dtype != object or getattr(y, "ndim", 1) != 1 or not hasattr(y, "__iter__"):
-        return
-    missing = [place for place, label in enumerate(y) if label is None or is_scalar_nan(label) or is_pandas_na(label)]
-    if missing:
-        raise ValueError(
-            f"Input y contains NaN or None: {len(missing)} row(s) have no label, the first is row {missing[0]}. Leave them out."
-        )
-
-
 def _check_source(source_probe: Any) -> None:
     if len(source_probe) != 2:
         raise ValueError(f"source_probe must be a tuple (X, y). Got one of {len(source_probe)} parts.")
     X, y = source_probe
     with about("source_probe"):
-        check_all_there(y)
+        X = as_container(X)
+        check_targets(y)
         y = column_or_1d(y)
         check_consistent_length(X, y)
         if type_of_target(y) not in ("binary", "multiclass"):
@@ -605,19 +606,19 @@ def _check_same_columns(X: Any, X_val: Any) -> None:
         )
 
 
-def _each(class_weights: dict[Any, float], y: np.ndarray) -> np.ndarray | float:
+def _each(class_weights: dict[Any, float], y: np.ndarray) -> np.ndarray:
     """Return the class weight of each row."""
-    return np.array([class_weights.get(label, 1.0) for label in y.tolist()]) if class_weights else 1.0
+    return np.array([class_weights.get(label, 1.0) for label in y.tolist()]) if class_weights else np.ones(len(y))
 
 
 def _weighted(X: Any, y: np.ndarray, weights: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Leave out rows that have no weight: that is the same as no row."""
+    """Leave out rows that have no weight, which is the same as no row, and bring the others' mean to 1."""
     kept = np.flatnonzero(weights)
     if not len(kept):
         raise ValueError("All sample weights are zero, so there is nothing to learn from.")
     if len(kept) == len(weights):
-        return X, y, weights
-    return _safe_indexing(X, kept), y[kept], weights[kept]
+        return X, y, of_mean_one(weights)
+    return _safe_indexing(X, kept), y[kept], of_mean_one(weights[kept])
 
 
 def _lineage_of(backbone: Backbone, untrained: bool) -> tuple[dict[str, Any], ...]:

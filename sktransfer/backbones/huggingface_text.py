@@ -62,7 +62,7 @@ def load_text(origin: Origin, directory: Path, config: Any, recipe: Recipe | Non
     model, missing = load_pretrained(_model_class(config), recipe.network, config)
     network = _encoder_of(model)
     missing = _missing_in(network, model, missing)
-    limit = _limit(config)
+    limit = position_limit(config)
     preparation = TextPreparation(
         tokenizer_of(tokenizer),
         max_length=_length(recipe, tokenizer, limit),
@@ -134,8 +134,8 @@ def _missing_in(network: nn.Module, model: nn.Module, missing: set[str]) -> set[
     return {by_tensor[id(of_model[name])] for name in missing if name in of_model and id(of_model[name]) in by_tensor}
 
 
-def _limit(config: Any) -> int | None:
-    """Tokens that the network's position table has a place for."""
+def position_limit(config: Any) -> int | None:
+    """Return how many tokens the network's position table has room for; None for any number."""
     places = getattr(config, "max_position_embeddings", None)
     if not isinstance(places, int) or places <= 0:
         return None

@@ -103,6 +103,14 @@ class ProcessorTransform:
         return {"processor": type(self.processor).__name__, **json.loads(self.processor.to_json_string())}
 
 
+def processor_preparation(processor: Any, channels: int) -> ImagePreparation:
+    """Make a preparation of an image processor of transformers, for a network that reads so many channels."""
+    transform = ProcessorTransform(processor)
+    return ImagePreparation(
+        transform, description=transform.describe(), keyword="pixel_values", channels=1 if channels == 1 else 3
+    )
+
+
 def _class_and_config(name: str, config: Any) -> tuple[Any, Any]:
     """Class that reads the network, and its configuration: of a network of two halves, those of the image half."""
     model_class = transformers.AutoModel
@@ -137,10 +145,7 @@ def _load_preparation(directory: Path, channels: int) -> ImagePreparation:
             f"There is no usable image processor in {str(directory)!r}: {error} Save it beside the network with "
             "processor.save_pretrained(directory); without it nobody knows how images were scaled in training."
         ) from error
-    transform = ProcessorTransform(processor)
-    return ImagePreparation(
-        transform, description=transform.describe(), keyword="pixel_values", channels=1 if channels == 1 else 3
-    )
+    return processor_preparation(processor, channels)
 
 
 def _choose_output(network: nn.Module, missing: set[str], example: Inputs) -> tuple[str, dict[str, torch.Tensor]]:

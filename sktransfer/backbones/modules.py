@@ -8,13 +8,17 @@ from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
+from tokenizers import Tokenizer
 from torch import nn
 
+from sktransfer._parameters import is_int
 from sktransfer.backbones.backbone import Backbone
 from sktransfer.backbones.card import Card
 from sktransfer.backbones.fingerprint import describe, fingerprint, module_tensors
 from sktransfer.backbones.image import ImagePreparation, ImageTransform
+from sktransfer.backbones.model_objects import is_image_processor
 from sktransfer.backbones.pooling import POOLINGS
 from sktransfer.backbones.preparation import Preparation
 from sktransfer.backbones.series import PlainSeriesPreparation
@@ -42,7 +46,8 @@ class ModuleBackbone:
         (n, channels, time points), series of one length to a batch.
     preparation : callable or tokenizer, default=None
         Images: a callable from a PIL image (RGB, or grey where the first convolution has one input channel) to a
-        float tensor of shape (channels, height, width), such as a torchvision transform. By default pixels are
+        float tensor of shape (channels, height, width), such as a torchvision transform, or an image processor of
+        transformers. By default pixels are
         brought to [0, 1] and nothing else. If all images that an estimator is fitted on have one size, that is the size
         of the network's input, and later images of other sizes are resized to it; otherwise the shorter side becomes
         256 pixels and the middle 224 x 224 are cut out.
@@ -89,23 +94,31 @@ class ModuleBackbone:
     ):
         if not isinstance(module, nn.Module):
             raise TypeError(f"ModuleBackbone takes a torch.nn.Module. Got {type(module).__name__}.")
-        if modality not in _MODULE_KINDS:
+        if not isinstance(modality, str) or modality not in _MODULE_KINDS:
             raise ValueError(f"modality must be one of {', '.join(map(repr, _MODULE_KINDS))}. Got {modality!r}.")
-        modes = (pooling,) if isinstance(pooling, str) else tuple(pooling)
-        unknown = [mode for mode in modes if mode not in POOLINGS]
-        if unknown or not modes:
+        modes = tuple(pooling) if isinstance(pooling, list | tuple) else (pooling,)
+        if not modes or not all(isinstance(mode, str) and mode in POOLINGS for mode in modes):
             raise ValueError(f"pooling must be among {', '.join(POOLINGS)}. Got {pooling!r}.")
         if modality != "text" and preparation is not None and not callable(preparation):
             taken = "a PIL image" if modality == "image" else "an array"
             raise TypeError(
                 f"preparation must be a callable from {taken} to a tensor. Got {type(preparation).__name__}."
             )
-        if isinstance(max_length, bool) or not isinstance(max_length, Integral) or max_length < 1:
+        if not is_int(max_length) or max_length < 1:
             raise ValueError(f"max_length must be a whole number of tokens, at least 1. Got {max_length!r}.")
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name must be a str or None. Got {name!r}.")
+        if stages is not None and not isinstance(stages, Sequence | np.ndarray):
+            raise TypeError(f"stages must be a list of module names, such as ['layer1', 'layer2']. Got {stages!r}.")
         if stages is not None:
             resolve_stages(module, stages)
         if modality == "text" and preparation is None:
             raise ValueError("A text module needs its tokenizer: ModuleBackbone(module, preparation=tokenizer, ...).")
+        if modality == "text" and not isinstance(getattr(preparation, "backend_tokenizer", preparation), Tokenizer):
+            raise TypeError(
+                "preparation of a text module must be a tokenizers.Tokenizer or a fast tokenizer of transformers. Got "
+                f"{type(preparation).__name__}, which has no fast core."
+            )
         self.module = module
         self.modality = modality
         self.preparation = preparation
@@ -153,6 +166,7 @@ class ModuleBackbone:
                 layer_pooling=self.pooling,
                 stage_names=self.stages,
                 time_last=self.modality == "series",
+                own_code=True,
             )
 
         return identity, make
@@ -161,10 +175,11 @@ class ModuleBackbone:
         if self.modality == "text":
             tokenizer = tokenizer_of(self.preparation)
             pad_id = getattr(self.preparation, "pad_token_id", None)
+            limit = _positions(self.module)
             return TextPreparation(
                 tokenizer,
-                max_length=self.max_length,
-                limit=None,
+                max_length=self.max_length if limit is None else min(self.max_length, limit),
+                limit=limit,
                 pad_id=pad_id or 0,
                 accepts=accepted_arguments(self.module, ("input_ids", "attention_mask")),
             )
@@ -176,12 +191,26 @@ class ModuleBackbone:
             width = _first(self.module, nn.Conv1d, "in_channels", 1)
             return PlainSeriesPreparation(self.preparation, description=own, channels=width)
         channels = _input_channels(self.module)
+        if is_image_processor(self.preparation):
+            from sktransfer.backbones.huggingface_vision import processor_preparation
+
+            return processor_preparation(self.preparation, channels)
         if self.preparation is not None:
             return ImagePreparation(
                 self.preparation, description={"callable": describe(self.preparation)}, channels=channels
             )
         transform = ImageTransform(mean=(0.0,) * channels, std=(1.0,) * channels)
         return ImagePreparation(transform, description=transform.describe(), channels=channels, size_from_rows=True)
+
+
+def _positions(module: nn.Module) -> int | None:
+    """Return how many tokens a network of transformers has positions for; None for other modules."""
+    config = getattr(module, "config", None)
+    if not hasattr(config, "model_type"):
+        return None
+    from sktransfer.backbones.huggingface_text import position_limit
+
+    return position_limit(config)
 
 
 def snapshot(module: nn.Module) -> nn.Module:

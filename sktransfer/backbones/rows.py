@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL.Image import Image
 
-from sktransfer._containers import array_of, column, is_missing, plain
+from sktransfer._containers import array_of, as_container, column, is_missing
 from sktransfer.backbones.image_rows import is_lines_of_one, read_images
 from sktransfer.backbones.series_rows import read_series
 from sktransfer.backbones.table_rows import read_table
@@ -87,7 +87,7 @@ def read_rows(X: Any, kind: str | None) -> Rows:
     FileNotFoundError
         If a path leads to no file.
     """
-    X = plain(X)
+    X = as_container(X)
     if kind == "table":
         return Rows("table", read_table(X))
     if kind == "series":

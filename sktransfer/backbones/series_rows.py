@@ -10,7 +10,7 @@ import numpy as np
 from PIL.Image import Image
 from scipy.sparse import issparse
 
-from sktransfer._containers import array_of, is_missing, plain, refuse_masked
+from sktransfer._containers import array_of, as_container, is_missing, refuse_masked
 
 _FORMS = (
     "Series are an array (n, channels, time points), an array or frame (n, time points) of one channel, or a list of arrays "
@@ -39,7 +39,7 @@ def read_series(X: Any) -> list[np.ndarray]:
         If `X` is empty, or a row is missing, of another number of dimensions, without time points, or holds NaN or
         infinity.
     """
-    X = plain(X)
+    X = as_container(X)
     values = _unpack(X)
     if len(values) == 0:
         raise ValueError(f"Found array with 0 sample(s): X is empty, while a minimum of 1 is required. {_FORMS}")
@@ -58,7 +58,7 @@ def _unpack(X: Any) -> np.ndarray | Sequence[Any]:
         return _of_frame(X)
     X = nw.from_native(X, allow_series=True, pass_through=True)
     if isinstance(X, nw.Series):
-        return X.to_numpy() if isinstance(X.dtype, nw.Array) else plain(X.to_list())
+        return X.to_numpy() if isinstance(X.dtype, nw.Array) else as_container(X.to_list())
     if isinstance(X, list):
         return X
     if X.dtype == object:

@@ -63,7 +63,7 @@ def _no_text(value: Any, row: int, X: Any) -> Exception:
         # Arrow arrays arrive here as lists.
         arrow = " (of an Arrow array: X.fill_null(''))" if isinstance(X, list) and value is None else ""
         return ValueError(
-            f"Row {row} of X is missing ({value!r}), not a text. Fill it first, an empty text is allowed: {_filling(X)}{arrow}. "
+            f"Row {row} of X is missing ({value!r}), not a text. Fill it first, an empty text will do: {_filling(X)}{arrow}. "
             f"In a pipeline over a column of a frame: {_imputer(value)}."
         )
     if isinstance(value, bytes | bytearray | memoryview):

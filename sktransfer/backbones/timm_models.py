@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from sktransfer.archive.tensors import read_tensors
 from sktransfer.backbones.backbone import Backbone, Origin
 from sktransfer.backbones.card import Card
 from sktransfer.backbones.checkpoints import checkpoint_tensors, load_tensors
-from sktransfer.backbones.fingerprint import fingerprint
+from sktransfer.backbones.fingerprint import describe, fingerprint, module_tensors
 from sktransfer.backbones.image import ImagePreparation, ImageTransform
+from sktransfer.backbones.modules import snapshot
 from sktransfer.runtime.seeding import preserved_generators
 
 _SEED = 0
@@ -90,6 +92,55 @@ def load_timm(name: str, weights: str | Path | None) -> Backbone:
         origin=Origin(name, given, "image"),
         channels_last=getattr(network, "output_fmt", None) == "NHWC",
     )
+
+
+def is_timm(module: nn.Module) -> bool:
+    """Whether a module is a network of timm's own, not of a class derived from one."""
+    return type(module).__module__.startswith("timm.models.") and hasattr(module, "pretrained_cfg")
+
+
+def load_timm_module(module: Any) -> tuple[str, Callable[[], Backbone]]:
+    """Read an instance of one of timm's classes as the networks that are named are read.
+
+    The classification layer is left off, and images are prepared as the module's own configuration says.
+
+    Parameters
+    ----------
+    module : nn.Module
+        A module for which :func:`is_timm` holds; it is not changed.
+
+    Returns
+    -------
+    identity : str
+        The fingerprint.
+    make : callable
+        Makes the handle from a copy of the module.
+    """
+    preparation = _preparation_of(_timm(), module)
+    heads = module.pretrained_cfg["classifier"] or ()
+    heads = (heads,) if isinstance(heads, str) else tuple(heads)
+    tensors = {
+        key: value for key, value in module_tensors(module).items() if not key.startswith(tuple(f"{h}." for h in heads))
+    }
+    identity = fingerprint(tensors, [describe(module, tensors=False), preparation.describe()])
+
+    def make() -> Backbone:
+        network: Any = snapshot(module)
+        network.reset_classifier(0)
+        return Backbone(
+            card=Card(
+                module.pretrained_cfg["architecture"],
+                "image",
+                dimension=getattr(network, "head_hidden_size", network.num_features),
+                parameters=sum(parameter.numel() for parameter in network.parameters()),
+            ),
+            network=network,
+            preparation=preparation,
+            fingerprint=identity,
+            channels_last=getattr(network, "output_fmt", None) == "NHWC",
+        )
+
+    return identity, make
 
 
 def _timm() -> Any:

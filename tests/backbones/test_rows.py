@@ -228,9 +228,7 @@ MISSING_TEXTS = {
 def test_the_advice_for_missing_texts_works(form):
     X = MISSING_TEXTS[form]
     message = _said(lambda: read_rows(X, "text"))
-    filling, imputer = re.search(
-        r"is allowed: (.*)\. In a pipeline over a column of a frame: (.*)\.$", message
-    ).groups()
+    filling, imputer = re.search(r"will do: (.*)\. In a pipeline over a column of a frame: (.*)\.$", message).groups()
     filling, _, of_arrow = filling.partition(" (of an Arrow array: ")
     if form == "Arrow array":
         filling = of_arrow.removesuffix(")")
