@@ -35,6 +35,7 @@ from sktransfer.caching.seen_rows import see_rows
 from sktransfer.distillation_report import DistillationReport, make_report, split_for_report
 from sktransfer.fine_tuning import FineTunedClassifier, FineTunedRegressor
 from sktransfer.model_selection import check_labeled
+from sktransfer.runtime.global_settings import numpy_errors_ignored
 from sktransfer.runtime.seeding import own_random_state
 from sktransfer.students import Lesson, check_student, fit_student
 from sktransfer.teachers import (
@@ -109,6 +110,7 @@ class _Distilled(OneStateMixin, MetaEstimatorMixin, BaseEstimator):
             )
         return self._network(named)
 
+    @numpy_errors_ignored()
     @one_warning()  # teacher and student read the same columns
     def _fit(self, X: Any, y: Any, sample_weight: Any, sample_labeled: Any) -> Any:
         self._validate_params()

@@ -27,6 +27,7 @@ from sktransfer.backbones.readout import check_layer, make_readout, pooling_mode
 from sktransfer.backbones.rows import KINDS, Rows, read_rows
 from sktransfer.caching import resolve_cache
 from sktransfer.runtime.device import PRECISIONS, resolve_device, resolve_precision
+from sktransfer.runtime.global_settings import known_settings
 
 
 class PretrainedFeatureExtractor(BackboneEstimator):
@@ -213,6 +214,7 @@ class PretrainedFeatureExtractor(BackboneEstimator):
         self.cache = cache
         self.verbose = verbose
 
+    @known_settings()
     def fit(self, X, y=None):
         """Load the network and check that `X` holds what it reads.
 
@@ -295,6 +297,7 @@ class PretrainedFeatureExtractor(BackboneEstimator):
             "_n_features_out": dimension,
         }
 
+    @known_settings()
     def transform(self, X):
         """Embed rows.
 

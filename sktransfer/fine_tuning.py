@@ -315,7 +315,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         Warns
         -----
         UserWarning
-            If the loss became NaN or infinite, training was interrupted, or the network can't be cut where it is frozen.
+            If the loss became NaN or infinite, or the network can't be cut where it is frozen.
         """
         return self._fit(X, y, sample_weight, X_val, y_val, sample_weight_val)
 
@@ -750,7 +750,7 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         Warns
         -----
         UserWarning
-            If the loss became NaN or infinite, training was interrupted, or the network can't be cut where it is frozen.
+            If the loss became NaN or infinite, or the network can't be cut where it is frozen.
         """
         return self._fit(X, y, sample_weight, X_val, y_val, sample_weight_val)
 

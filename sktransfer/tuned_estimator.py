@@ -33,6 +33,7 @@ from sktransfer.backbones.rows import KINDS, Rows, about, read_rows
 from sktransfer.backbones.stages import check_depth, resolve_depth
 from sktransfer.caching import resolve_cache
 from sktransfer.runtime.device import PRECISIONS, resolve_device, resolve_precision, warn_of_shared_gpu
+from sktransfer.runtime.global_settings import known_settings, without_inference_tensors
 from sktransfer.runtime.seeding import one_fit_at_a_time, own_random_state
 from sktransfer.training.cut import cut_at
 from sktransfer.training.observers import EpochTasks, ProgressBar
@@ -106,8 +107,7 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
 
     # Fit
 
-    # Weights that are copied in a caller's inference mode could not be trained.
-    @torch.inference_mode(False)
+    @known_settings()
     def _fit(self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any, sample_weight_val: Any) -> Any:
         with one_fit_at_a_time():
             return self._fit_alone(X, y, sample_weight, X_val, y_val, sample_weight_val)
@@ -469,6 +469,7 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         """
         return self._through(X, "embed").astype(np.float32, copy=False)
 
+    @known_settings()
     def _through(self, X: Any, part: str = "answer") -> np.ndarray:
         """Run rows through the tuned network; with the cache, what is frozen runs once for each row."""
         check_is_fitted(self)
@@ -489,6 +490,7 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
             )
         return outputs
 
+    @known_settings()
     def _tuned_backbone(self) -> Backbone:
         """Return the tuned network as a handle of its own."""
 
@@ -538,12 +540,16 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
             state["_tuned_state"] = (network.cut.depth, network.cut.pooling, network.head, network.tuned_state())
         return state
 
+    @known_settings()
     def __setstate__(self, state):
         state = dict(state)
         tuned = state.pop("_tuned_state", None)
         super().__setstate__(state)
         if tuned is not None:
             depth, pooling, head, values = tuned
+            # Where they were unpickled in inference mode.
+            head = without_inference_tensors(head)
+            values = {name: value.clone() if value.is_inference() else value for name, value in values.items()}
             cut = cut_at(self.backbone_, self._preparation, depth, pooling=pooling)
             self._network = TunableNetwork(cut, self._preparation, head, len(values["center"]))
             self._network.take_state(values)

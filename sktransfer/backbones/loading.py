@@ -28,6 +28,7 @@ from sktransfer.backbones.model_objects import (
 from sktransfer.backbones.modules import ModuleBackbone
 from sktransfer.backbones.rows import Rows
 from sktransfer.backbones.table import TablePreparation
+from sktransfer.runtime.global_settings import known_settings, without_inference_tensors
 from sktransfer.runtime.seeding import preserved_generators
 
 # Handles that stay loaded although no estimator holds them: the folds of a search come and go.
@@ -181,7 +182,8 @@ def _once(key: Hashable, make: Callable[[], Backbone]) -> Backbone:
     with _lock, _locks.loading:
         handle = _alive.get(key)
         if handle is None:
-            with preserved_generators():  # building a network draws random weights before the real ones come in
+            # Building a network draws random weights before the real ones come in.
+            with known_settings(), preserved_generators():
                 handle = make()
             # Two ways of naming the same network share one copy of its weights.
             known = _alive.setdefault(handle.fingerprint, handle)
@@ -377,6 +379,9 @@ def take_in(state: dict[str, Any]) -> Backbone:
     """Rebuild a handle whose weights travelled in the pickle, or return the equal one this process has."""
 
     def make() -> Backbone:
+        for name in ("_network", "readout"):
+            if state[name] is not None:
+                without_inference_tensors(state[name])  # where it was unpickled in inference mode
         return Backbone.restored(state)
 
     return _once(state["fingerprint"], make)

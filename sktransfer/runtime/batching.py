@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+from sktransfer.runtime.global_settings import known_settings
+
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 
@@ -72,12 +74,17 @@ def made_ahead(make: Callable[[Given], Made], given: Sequence[Given], *, threads
     if len(given) == 1:
         yield make(given[0])
         return
+
+    @known_settings()  # of this thread's caller, which the others don't have
+    def make_in_thread(element: Given) -> Made:
+        return make(element)
+
     with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="sktransfer-prepare") as pool:
         try:
-            pending = deque(pool.submit(make, element) for element in given[:threads])
+            pending = deque(pool.submit(make_in_thread, element) for element in given[:threads])
             for element in given[threads:]:
                 made = pending.popleft().result()
-                pending.append(pool.submit(make, element))
+                pending.append(pool.submit(make_in_thread, element))
                 yield made
             while pending:
                 yield pending.popleft().result()

@@ -9,6 +9,8 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
+from sktransfer.runtime.global_settings import known_settings
+
 PRECISIONS = ("float32", "auto", "bfloat16", "float16")
 
 
@@ -112,28 +114,15 @@ def frozen_pass(device: torch.device) -> Iterator[None]:
         Where the network runs.
     """
     with ExitStack() as stack:
+        stack.enter_context(known_settings())
         stack.enter_context(torch.no_grad())
         stack.enter_context(torch.autocast(device.type, enabled=False))
-        stack.enter_context(_full_float32())
         if device.type == "cuda":
             cudnn = torch.backends.cudnn
             stack.enter_context(
                 cudnn.flags(cudnn.enabled, cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False)
             )
         yield
-
-
-@contextmanager
-def _full_float32() -> Iterator[None]:
-    before = torch.get_float32_matmul_precision()
-    if before == "highest":
-        yield
-        return
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def to_device(tensor: torch.Tensor, device: torch.device, dtype: torch.dtype | None = None) -> torch.Tensor:

@@ -13,6 +13,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from sktransfer.runtime.global_settings import known_settings
+
 # Above this many tokens the scores of all pairs no longer fit into the processor's caches.
 _MOST_TOKENS_AT_ONCE = 256
 # Of float32, in AVX-512; what has bfloat16 has that.
@@ -166,6 +168,7 @@ def training_kernels_for(device: torch.device, dtype: torch.dtype) -> TrainingKe
 
 
 @functools.cache
+@known_settings()
 def _trains() -> bool:
     """Whether oneDNN's products of matrices that are not packed are there and right."""
     if not _packs():
@@ -211,6 +214,7 @@ def _is_compiled(module: nn.Module) -> bool:
 
 
 @functools.cache
+@known_settings()
 def _packs() -> bool:
     """Whether oneDNN's packed products, which torch's own compiler uses, are there and right.
 

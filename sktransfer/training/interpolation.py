@@ -83,12 +83,7 @@ class Start(Bystander):
 
 
 def _put(weights: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> None:
-    """Write values into weights, all of them even if the user interrupts."""
+    """Write values into weights."""
     with torch.no_grad():
-        try:
-            for weight, value in zip(weights, values, strict=True):
-                weight.copy_(value)
-        except KeyboardInterrupt:
-            for weight, value in zip(weights, values, strict=True):
-                weight.copy_(value)
-            raise
+        for weight, value in zip(weights, values, strict=True):
+            weight.copy_(value)

@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sktransfer.runtime.batching import even_batches
 from sktransfer.runtime.device import free_memory, is_out_of_memory
+from sktransfer.runtime.global_settings import known_settings
 from sktransfer.runtime.kernels import training_kernels_for
 from sktransfer.runtime.seeding import preserved_generators
 from sktransfer.training.settings import Settings
@@ -74,13 +75,10 @@ class Training:
         of the way from the start to this epoch the weights lie whose validation loss this is).
     n_epochs : int
         Epochs that ran.
-    interrupted : bool
-        Whether the user stopped it.
     """
 
     history: list[dict[str, Any]] = field(default_factory=list)
     n_epochs: int = 0
-    interrupted: bool = False
 
 
 def history_entry(
@@ -165,7 +163,7 @@ def train(
     observers : sequence of Observer
         Told of epochs and steps.
     tell : bool, default=True
-        Whether to warn of what ended the training early. If not, an interrupt of the user's goes on to the caller.
+        Whether to warn of what ended the training early.
 
     Returns
     -------
@@ -175,7 +173,7 @@ def train(
     Warns
     -----
     UserWarning
-        If the loss became NaN or infinite, or the user interrupted: the best weights so far are kept.
+        If the loss became NaN or infinite: the best weights so far are kept.
     """
     module.to(settings.device, settings.dtype)
     result = Training()
@@ -184,7 +182,7 @@ def train(
     watcher = _Judge(result, keeper, settings, rival if validation is not None else None, observers)
     net.callbacks = [("rates", _Rates(settings)), ("judge", watcher)]
     # Dropout draws from torch's global generator.
-    with preserved_generators(seed=settings.seed), torch.inference_mode(False), torch.enable_grad():
+    with known_settings(), preserved_generators(seed=settings.seed), torch.enable_grad():
         try:
             net.initialize()
             watcher.start(net)
@@ -198,21 +196,11 @@ def train(
                     f"The loss became NaN or infinite in epoch {error.epoch}, so training stopped; the weights are those of "
                     f"epoch {keeper.epoch}. Try a smaller learning_rate, a tenth of it say, or a smaller backbone_lr_ratio."
                 )
-        except KeyboardInterrupt:
-            if not tell:
-                raise
-            result.interrupted = True
-            keeper.restore()
-            epoch, last = result.n_epochs + 1, settings.max_epochs
-            when = f"in epoch {epoch} of {last}" if epoch <= last else f"after epoch {last}"
-            _warn(f"Training was interrupted {when}; the weights are those of epoch {keeper.epoch}.")
         finally:
             module.zero_grad(set_to_none=True)
             module.to("cpu").eval()
             del net
             free_memory(settings.device)
-            if not result.history:  # interrupted before anything was known of the start
-                watcher.write_start(None, 0.0)
     if validation is not None:
         keeper.restore()
     for entry in result.history:

@@ -79,21 +79,20 @@ def start_head(
     plan: Plan,
     *,
     tell: bool = True,
-) -> bool:
-    """Let the head start from a probe of embeddings, and say whether the user stopped that; `tell` is as in `train`."""
+) -> None:
+    """Let the head start from a probe of embeddings; `tell` is as in `train`."""
     scaling = Scaling.of(vectors, training.weights)
     network.center = torch.from_numpy(scaling.center).float()
     network.scale = torch.tensor(scaling.scale)
     scaled = scaling.apply(vectors)
     if not isinstance(network.head, nn.Linear) or plan.head != "linear":
-        if network.cut.all_frozen and plan.augment is None:
-            return False  # what follows is the same training
-        return _train_head_alone(network.head, scaled, training, targets, plan, tell=tell)
+        if not network.cut.all_frozen or plan.augment is not None:  # else what follows is the same training
+            _train_head_alone(network.head, scaled, training, targets, plan, tell=tell)
+        return
     codes = targets.probe_codes(training.codes)
     probe = fit_probe(scaled, codes, training.weights, targets.kind, targets.n_classes)
     network.head_penalty = torch.tensor(probe.penalty)
     start_from_probe(network.head, probe)
-    return False
 
 
 def scaled_as_in(network: TunableNetwork, vectors: np.ndarray) -> np.ndarray:
@@ -138,14 +137,11 @@ class _Vectors:
 
 def _train_head_alone(
     head: nn.Module, vectors: np.ndarray, training: Examples, targets: Targets, plan: Plan, *, tell: bool
-) -> bool:
-    """Train a head that is not linear on the frozen embeddings, and say whether the user stopped it.
-
-    It is what a probe is to a linear head.
-    """
+) -> None:
+    """Train a head that is not linear on the frozen embeddings: that is what a probe is to a linear head."""
     data = Labelled(
         _Vectors(torch.from_numpy(vectors)), targets.tensor(training.codes), torch.from_numpy(training.weights)
     )
     groups = [{"params": list(head.parameters()), "lr": plan.rates.head, "weight_decay": plan.weight_decay}]
     sample = _Vectors(torch.from_numpy(vectors[:ROWS_TO_TRY]))
-    return train(head, data, targets.loss, groups, plan.settings, sample=sample, tell=tell).interrupted
+    train(head, data, targets.loss, groups, plan.settings, sample=sample, tell=tell)

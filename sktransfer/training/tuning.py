@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -103,13 +102,13 @@ def tune(
     sample = NetworkRows(cut, preparation, training.values[:ROWS_TO_TRY], plan.run, keep=False)
     _try_few(network, sample, validation, plan, done=done)
     rows = NetworkRows(cut, preparation, training.values, plan.run, augment=plan.augment)
-    vectors, interrupted = None, False
+    vectors = None
     if plan.head_init == "probe" and (earlier is None or targets.n_hints):
         vectors = embeddings_of(rows, plan)
     if vectors is not None and earlier is None:
-        interrupted = start_head(network, vectors, training, targets, plan)
-    held_out = None if validation is None or interrupted else _held_out(cut, rows, validation, targets, plan)
-    if interrupted or done:
+        start_head(network, vectors, training, targets, plan)
+    held_out = None if validation is None else _held_out(cut, rows, validation, targets, plan)
+    if done:
         return _as_it_starts(network, held_out, targets, plan)
     if targets.n_hints:
         add_hints(network, vectors, training, targets, plan)
@@ -117,15 +116,7 @@ def tune(
     start, share = course.start, plan.interpolation
     if start is not None and held_out is None and share is None:
         assert vectors is not None
-        try:
-            share = rehearse(rows, vectors, training, targets, plan, sample=sample, observers=rehearsal)
-        except KeyboardInterrupt:
-            warnings.warn(
-                "Training was interrupted in its rehearsal; the network and its head are as they start.",
-                UserWarning,
-                stacklevel=2,
-            )
-            return _as_it_starts(network, None, targets, plan)
+        share = rehearse(rows, vectors, training, targets, plan, sample=sample, observers=rehearsal)
     del vectors  # of many rows they are large, and training takes long
     data = Labelled(rows, targets.tensor(training.codes), torch.from_numpy(training.weights))
     stability = _stability(network, rows, plan)
@@ -133,21 +124,13 @@ def tune(
     observers = [*watch(network), *([] if stability is None else [stability])]
     result = course.run(data, targets, plan, validation=held_out, sample=sample, observers=observers)
     kept = next(entry for entry in result.history if entry["best"])
-    try:
-        if start is not None and share is not None and held_out is None and kept["epoch"]:
-            kept["share"] = share  # before the weights, which are put there even if the user interrupts
-            start.go_back(share)
-        if course.restraint != 1 and kept["epoch"]:
-            let_go(network, data, held_out, targets, plan, most=size)
-        if stability is not None and kept["share"] < 1:
-            stability.measure_again()
-    except KeyboardInterrupt:
-        warnings.warn(
-            "Training was over when it was interrupted: the network is whole, but its probabilities may be less sure than they "
-            "could be, and the stability record may lack its end.",
-            UserWarning,
-            stacklevel=2,
-        )
+    if start is not None and share is not None and held_out is None and kept["epoch"]:
+        kept["share"] = share
+        start.go_back(share)
+    if course.restraint != 1 and kept["epoch"]:
+        let_go(network, data, held_out, targets, plan, most=size)
+    if stability is not None and kept["share"] < 1:
+        stability.measure_again()
     record = None if stability is None else stability.result()
     return Tuned(network, result.history, result.n_epochs, record, course.rates)
 
