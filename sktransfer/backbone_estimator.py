@@ -21,6 +21,7 @@ from sktransfer._parameters import plain
 from sktransfer.backbones.backbone import Backbone
 from sktransfer.backbones.encoding import Run
 from sktransfer.backbones.fitted_models import find_model
+from sktransfer.backbones.image_rows import refuse_one_image
 from sktransfer.backbones.loading import check_backbone, known_kind, load_backbone, reads_missing
 from sktransfer.backbones.model_objects import is_model_object
 from sktransfer.backbones.preparation import Preparation
@@ -179,14 +180,11 @@ class BackboneEstimator(OneStateMixin, ClassNamePrefixFeaturesOutMixin, Transfor
         is_frame = isinstance(nw.from_native(X, eager_only=True, pass_through=True), nw.DataFrame)
         if not is_frame and rows.kind == "table":
             X = np.asarray(rows.values if reset else rows.values.numbers)
-        if rows.kind == "image" and isinstance(X, np.ndarray):
-            # (height, width, 3) would be read as so many grey images of width by 3.
-            if not reset and X.ndim == 3 and getattr(self, "_image_shape", None) == X.shape:
-                raise ValueError(
-                    f"X is an array of shape {X.shape}, that of one image seen in fit. For one image pass X[np.newaxis]."
-                )
-            if reset:
-                self._image_shape = X.shape[1:]
+        if rows.kind == "image" and reset:
+            first = rows.values[0]
+            self._image_shape = first.shape if isinstance(first, np.ndarray) else None
+        elif rows.kind == "image":
+            refuse_one_image(X, getattr(self, "_image_shape", None))
         # Time points are no columns: series of other lengths are welcome.
         if is_frame or (isinstance(X, np.ndarray) and X.ndim == 2 and rows.kind != "series"):
             validate_data(self, X, reset=reset, skip_check_array=True)

@@ -22,6 +22,7 @@ from sklearn.utils.validation import (
     check_is_fitted,
 )
 
+from sktransfer._containers import as_container
 from sktransfer._labels import check_container, check_size, check_targets, refuse_masked
 from sktransfer._parameters import plain, plain_parameters, random_states, real, share_of_rows, whole
 from sktransfer._row_weights import check_row_weights, of_any_size, of_usual_size
@@ -117,6 +118,8 @@ class _Distilled(OneStateMixin, MetaEstimatorMixin, BaseEstimator):
         if y is None:
             raise ValueError(f"This {type(self).__name__} requires y to be passed, but the target y is None.")
         X = _indexable(X)
+        if isinstance(student, FineTunedClassifier | FineTunedRegressor):
+            student._rows_in(X, None)  # which refuses one image
         labelled = check_labeled(sample_labeled, X)
         check_container(y)
         check_consistent_length(X, y)
@@ -271,7 +274,7 @@ class _Distilled(OneStateMixin, MetaEstimatorMixin, BaseEstimator):
             If the estimator is not fitted.
         """
         check_is_fitted(self)
-        return self.student_.predict(X)
+        return self.student_.predict(as_container(X))
 
     def __sktransfer_backbone__(self) -> Any:
         """Hand the student's network to another estimator, as its `backbone`."""
@@ -492,7 +495,7 @@ class DistilledClassifier(ClassifierMixin, _Distilled):
             In the order of `classes_`.
         """
         check_is_fitted(self)
-        return self._aligned(self.student_.predict_proba(X), 0.0)
+        return self._aligned(self.student_.predict_proba(as_container(X)), 0.0)
 
     @_student_has("decision_function")
     def decision_function(self, X):
@@ -509,7 +512,7 @@ class DistilledClassifier(ClassifierMixin, _Distilled):
             For two classes the score of the second.
         """
         check_is_fitted(self)
-        given = self.student_.decision_function(X)
+        given = self.student_.decision_function(as_container(X))
         if len(self.student_.classes_) == len(self.classes_):
             return given
         given = np.column_stack([np.zeros(len(given)), given]) if given.ndim == 1 else given
@@ -794,15 +797,8 @@ def _own_targets(y: Any, labelled: np.ndarray, word: str) -> Any:
 
 def _indexable(X: Any) -> Any:
     """Return rows that can be picked by place."""
-    if issparse(X):
-        return X.tocsr()
-    if isinstance(X, tuple):
-        return list(X)
-    if hasattr(X, "__getitem__") or hasattr(X, "iloc"):
-        return X
-    if hasattr(X, "__array__"):
-        return np.asarray(X)
-    raise TypeError(f"X must be a list, an array, a column or a frame of rows. Got {type(X).__name__}.")
+    X = as_container(X)
+    return X.tocsr() if issparse(X) else X
 
 
 def _rows(places: np.ndarray, X: Any, y: Any, labelled: Any, weights: Any) -> tuple[Any, Any, Any, Any]:

@@ -6,17 +6,20 @@ import os
 from numbers import Integral
 from typing import Any
 
+import narwhals.stable.v2 as nw
 import torch
 from scipy.sparse import issparse
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import check_is_fitted
 
+from sktransfer._containers import as_container
 from sktransfer._parameters import path_or_name, plain, plain_parameters, whole
 from sktransfer.backbone_estimator import OF_COLUMNS, BackboneEstimator
 from sktransfer.backbones.backbone import Backbone
 from sktransfer.backbones.encoding import Run, encode
 from sktransfer.backbones.fitted_models import FittedModel, find_model, input_tags_of, take_model
+from sktransfer.backbones.image_rows import refuse_one_image
 from sktransfer.backbones.model_readout import ModelReadout
 from sktransfer.backbones.pooling import POOLINGS, WINDOW_POOLINGS
 from sktransfer.backbones.preparation import Preparation
@@ -217,10 +220,10 @@ class PretrainedFeatureExtractor(BackboneEstimator):
 
         Parameters
         ----------
-        X : list, ndarray, Series or DataFrame of n_samples rows
+        X : list or other sequence, ndarray, tensor, Series or DataFrame of n_samples rows
             Texts: str, in one column. Images, in one column: file paths, PIL images, arrays of shape (height, width) or
             (height, width, channels), or one array of all of them with the rows first. Pixels are uint8 in 0..255 or
-            float in 0..1. Sizes and colour modes may differ.
+            float in 0..1. Sizes and colour modes may differ. One image is ``X[None]``.
             Tables: a frame or array of shape (n_samples, n_columns), whose columns are numbers, truth values or strings.
             Series: an array of shape (n_samples, n_channels, n_time_points), a frame or array of shape
             (n_samples, n_time_points) of one channel, or arrays of shape (n_channels, n_time_points) or
@@ -261,7 +264,10 @@ class PretrainedFeatureExtractor(BackboneEstimator):
             return self._fit_model(model, X)
         resolve_precision(self.precision, device, "text")
         own = plain_parameters(self)
+        X = as_container(X)
         backbone, rows = self._resolve(X)
+        if rows.kind == "image":
+            refuse_one_image(X, None)
         self._warn_of_columns(backbone, rows)
         preparation = backbone.preparation.with_options(max_length=own.max_length, prompt=own.prompt)
         rows = Rows(rows.kind, preparation.read(rows.values))
@@ -316,6 +322,7 @@ class PretrainedFeatureExtractor(BackboneEstimator):
         self._validate_params()
         if isinstance(self.backbone_, FittedModel):
             return self._transform_by_model(X)
+        X = as_container(X)
         rows = read_rows(X, self.modality_)
         self._check_columns(X, rows, reset=False)
         rows = Rows(rows.kind, self._preparation.read(rows.values))
@@ -392,6 +399,7 @@ def _rows_for_model(X: Any, kind: str | None) -> Rows:
     """Leave `X` as it is, for the model to check; only texts may stand in a frame, which no vectorizer reads."""
     if kind == "text":
         return read_rows(X, "text")
+    X = nw.to_native(X, pass_through=True)
     if kind is None and getattr(X, "ndim", 1) == 2 and hasattr(X, "columns") and X.shape[1] == 1:
         # A model that counts no columns would take a frame for the list of its columns' names.
         X = X.iloc[:, 0] if hasattr(X, "iloc") else X[X.columns[0]]

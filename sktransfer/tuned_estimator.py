@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -18,6 +17,7 @@ from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import nn
 
+from sktransfer._containers import as_container
 from sktransfer._labels import check_targets
 from sktransfer._locks import ProcessLock
 from sktransfer._parameters import path_or_name, plain, plain_parameters, random_states, real, share_of_rows, whole
@@ -26,6 +26,7 @@ from sktransfer.backbone_estimator import OF_COLUMNS, BackboneEstimator
 from sktransfer.backbones import architectures
 from sktransfer.backbones.augmentation import check_augment, resolve_augment
 from sktransfer.backbones.backbone import Backbone
+from sktransfer.backbones.image_rows import refuse_one_image
 from sktransfer.backbones.pooling import POOLINGS
 from sktransfer.backbones.readout import pooling_modes
 from sktransfer.backbones.rows import KINDS, Rows, about, read_rows
@@ -115,6 +116,10 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         device = self._check_request(X_val, y_val, sample_weight_val)
         told = {"estimator": self, "X": X, "y": y, "metadata": {"sample_weight": sample_weight}}
         earlier = self._network if self.warm_start and hasattr(self, "_network") else None
+        X = self._rows_in(X, earlier)
+        if X_val is not None:
+            with about("X_val"):
+                X_val = self._rows_in(X_val, earlier)
         random = own_random_state(self.random_state)
         request = (X, y, sample_weight), (X_val, y_val, sample_weight_val)
         (X, y, weights), held_out, targets, split_seed = self._divided(*request, earlier, random)
@@ -238,13 +243,20 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         X, X_val, y, y_val, weights, weights_val = self._split(X, y, weights, split_seed)
         return (X, y, weights), (X_val, y_val, weights_val), targets, split_seed
 
+    def _rows_in(self, X: Any, earlier: TunableNetwork | None) -> Any:
+        """Bring rows into a container that can be indexed, and refuse one image, before any row is held back."""
+        X = as_container(X)
+        kind = self._known_kind(X)
+        # A network whose kind is not known yet may read two dimensions, but of three only images.
+        if kind == "image" or (kind is None and getattr(X, "ndim", 1) == 3):
+            refuse_one_image(X, None if earlier is None else getattr(self, "_image_shape", None))
+        return X
+
     def _checked(self, X: Any, y: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
         """Check targets and weights."""
         if y is None:
             raise ValueError(f"This {type(self).__name__} requires y to be passed, but the target y is None.")
         y = self._checked_y(y)
-        if isinstance(X, str | bytes | os.PathLike):
-            read_rows(X, None)  # which says what is wrong
         check_consistent_length(X, y)
         if not len(y):
             raise ValueError("Found 0 samples in X, while there must be rows to learn from.")
@@ -462,6 +474,7 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         """Run rows through the tuned network; with the cache, what is frozen runs once for each row."""
         check_is_fitted(self)
         self._validate_params()
+        X = as_container(X)
         rows = read_rows(X, self.modality_)
         self._check_columns(X, rows, reset=False)
         values = self._preparation.read(rows.values)
@@ -570,6 +583,7 @@ def _check_source(source_probe: Any) -> None:
         raise ValueError(f"source_probe must be a tuple (X, y). Got one of {len(source_probe)} parts.")
     X, y = source_probe
     with about("source_probe"):
+        X = as_container(X)
         check_targets(y)
         y = column_or_1d(y)
         check_consistent_length(X, y)
