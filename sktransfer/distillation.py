@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from numbers import Integral, Real
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -11,19 +11,27 @@ from scipy.sparse import issparse
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, RegressorMixin, clone
 from sklearn.exceptions import NotFittedError
-from sklearn.utils import _safe_indexing, assert_all_finite
-from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
+from sklearn.utils import _safe_indexing, column_or_1d
+from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import (
-    _check_sample_weight,
     _check_y,
     _num_samples,
     check_consistent_length,
     check_is_fitted,
 )
 
+from sktransfer._containers import as_container
+from sktransfer._labels import check_container, check_size, check_targets, refuse_masked
+from sktransfer._parameters import plain, plain_parameters, random_states, real, share_of_rows, whole
+from sktransfer._row_weights import check_row_weights, of_any_size, of_usual_size
+from sktransfer.backbone_estimator import OneStateMixin, of_one_state
+from sktransfer.backbones.loading import names_or_holds_network
+from sktransfer.backbones.rows import about
+from sktransfer.backbones.table_columns import one_warning
 from sktransfer.caching import resolve_cache
+from sktransfer.caching.seen_rows import see_rows
 from sktransfer.distillation_report import DistillationReport, make_report, split_for_report
 from sktransfer.fine_tuning import FineTunedClassifier, FineTunedRegressor
 from sktransfer.model_selection import check_labeled
@@ -34,11 +42,11 @@ from sktransfer.teachers import (
     ClassAnswers,
     NumberAnswers,
     as_list,
+    check_folds,
     check_gives_hints,
     check_knows,
     check_teachers,
     combine,
-    digest_rows,
     distinct_answers,
     embed,
     fit_teacher,
@@ -58,32 +66,33 @@ def _student_has(name: str) -> Any:
         getattr(self.student_ if hasattr(self, "student_") else self._student(), name)
         return True
 
-    return available_if(check)
+    return lambda method: available_if(check)(of_one_state(method))
 
 
-class _Distilled(MetaEstimatorMixin, BaseEstimator):
+class _Distilled(OneStateMixin, MetaEstimatorMixin, BaseEstimator):
     """What the two estimators share: parameters and attributes are documented there."""
 
     _parameter_constraints: dict = {
         "teacher": "no_validation",
         "student": "no_validation",
-        "alpha": [Interval(Real, 0, 1, closed="both")],
-        "cv": ["cv_object"],
+        "alpha": [real(0, 1)],
+        "cv": [whole(2), HasMethods(["split", "get_n_splits"]), Iterable, None],
         "teacher_weights": ["array-like", None],
-        "hint_weight": [Interval(Real, 0, None, closed="left")],
-        "report_fraction": [
-            Interval(RealNotInt, 0, 1, closed="neither"),
-            Interval(Integral, 1, None, closed="left"),
-            None,
-        ],
+        "hint_weight": [real(0)],
+        "report_fraction": [*share_of_rows(), None],
         "cache": [StrOptions({"memory"}), None],
-        "random_state": ["random_state"],
+        "random_state": random_states(),
     }
     _classifies: bool
     _network: type
 
     # Asked for by default, so that a mask given to a search or a pipeline arrives here.
     __metadata_request__fit = {"sample_labeled": True}
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        if isinstance(self.cv, Iterable) and not isinstance(self.cv, Iterator) and not hasattr(self.cv, "get_n_splits"):
+            check_folds(list(self.cv))
 
     # Fit
 
@@ -94,16 +103,25 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
             raise TypeError(f"student is the class {named.__name__}, not an instance: write {named.__name__}().")
         if hasattr(named, "fit") and hasattr(named, "get_params"):
             return named
+        if not names_or_holds_network(named):
+            raise TypeError(
+                "student must be an estimator with fit, or a network: a name, a directory, a torch.nn.Module or a "
+                f"ModuleBackbone. Got {type(named).__name__}: {named!r:.80}."
+            )
         return self._network(named)
 
     @numpy_errors_ignored()
+    @one_warning()  # teacher and student read the same columns
     def _fit(self, X: Any, y: Any, sample_weight: Any, sample_labeled: Any) -> Any:
         self._validate_params()
         student = self._check_parties()
         if y is None:
             raise ValueError(f"This {type(self).__name__} requires y to be passed, but the target y is None.")
         X = _indexable(X)
+        if isinstance(student, FineTunedClassifier | FineTunedRegressor):
+            student._rows_in(X, None)  # which refuses one image
         labelled = check_labeled(sample_labeled, X)
+        check_container(y)
         check_consistent_length(X, y)
         if not len(labelled):
             raise ValueError("Found 0 samples in X, while there must be rows to learn from.")
@@ -116,7 +134,7 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
             )
         weights = None
         if sample_weight is not None:
-            weights = _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+            weights = of_usual_size(check_row_weights(sample_weight, X))
             if not weights.any():
                 raise ValueError("All sample weights are zero, so there is nothing to learn from.")
             if labelled.any() and not weights[labelled].any():
@@ -131,7 +149,7 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
         held_out = None
         if self.report_fraction is not None:
             (X, y, labelled, weights), held_out = split_for_report(
-                self.report_fraction, X, y, labelled, weights, seed, classifies=self._classifies
+                plain(self.report_fraction), X, y, labelled, weights, seed, classifies=self._classifies
             )
         if self.alpha == 1 and not labelled.all():
             # There is nothing to learn from the others.
@@ -139,7 +157,7 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
         teachers, lesson = self._lesson(X, y, labelled, weights, seed)
         student = seeded(clone(student), seed)
         fitted = fit_student(student, X, lesson)
-        report = None
+        report: DistillationReport | None = None
         if held_out is not None:
             kept = np.flatnonzero(labelled)
             alone = _rows(kept, X, y, labelled, weights)
@@ -154,15 +172,16 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
                 self._classifies,
             )
         # Nothing is set before all has gone well: a failed fit leaves the estimator as it was.
-        for name in ("n_features_in_", "feature_names_in_"):
-            self.__dict__.pop(name, None)
-            if hasattr(fitted, name):
-                setattr(self, name, getattr(fitted, name))
-        self.teacher_ = teachers if isinstance(self.teacher, list | tuple) else teachers[0]
-        self.student_ = fitted
-        self.distillation_report_: DistillationReport | None = report
+        columns = ("n_features_in_", "feature_names_in_")
+        made = {name: getattr(fitted, name) for name in columns if hasattr(fitted, name)}
+        made |= {
+            "teacher_": teachers if isinstance(self.teacher, list | tuple) else teachers[0],
+            "student_": fitted,
+            "distillation_report_": report,
+        }
         if lesson.classes is not None:
-            self.classes_ = lesson.classes
+            made["classes_"] = lesson.classes
+        self._replace_fitted(made, gone=columns)
         return self
 
     def _check_parties(self) -> Any:
@@ -192,12 +211,10 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
     ) -> tuple[list[Any], Lesson]:
         """Fit the teachers that are not frozen, and ask all of them."""
         cache = resolve_cache(self.cache)
-        digests = digest_rows(X)
+        seen = see_rows(X)
         places = np.flatnonzero(labelled)
         X_own, y_own, _, weights_own = _rows(places, X, y, labelled, weights)
-        content = b"".join(digests[place] for place in places) + repr(y_own.tolist()).encode()
-        content += b"" if weights_own is None else weights_own.tobytes()
-        shared = None if cache is None else content
+        shared = None if cache is None else seen.at(places)
         classes = self._all_classes(y_own)
         ask = self._ask(classes, y)
         teachers = as_list(self.teacher)
@@ -212,7 +229,7 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
                 made, out_of_fold = fit_teacher(
                     one, X_own, y_own, weights_own, self.cv, seed, inner, shared, classifies=self._classifies
                 )
-            told = distinct_answers(made, X, digests, cache, ask)
+            told = distinct_answers(made, X, seen, cache, ask)
             if out_of_fold is not None:
                 told = told.copy()
                 told[places] = out_of_fold
@@ -222,8 +239,9 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
         if self.hint_weight:
             hints = np.column_stack([embed(one, X, self._of_network) for one in fitted])
         y = self._filled(y, labelled, mean, classes)
-        teaching = Teaching(self.alpha, getattr(self, "temperature", 1.0), self.hint_weight)
-        lineage = {"teacher": [name_of(one) for one in fitted], "alpha": self.alpha}
+        own = plain_parameters(self)
+        teaching = Teaching(float(own.alpha), float(getattr(own, "temperature", 1.0)), float(own.hint_weight))
+        lineage = {"teacher": [name_of(one) for one in fitted], "alpha": own.alpha}
         return fitted, Lesson(y, labelled, mean, weights, classes, hints, teaching, lineage)
 
     @property
@@ -256,7 +274,7 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
             If the estimator is not fitted.
         """
         check_is_fitted(self)
-        return self.student_.predict(X)
+        return self.student_.predict(as_container(X))
 
     def __sktransfer_backbone__(self) -> Any:
         """Hand the student's network to another estimator, as its `backbone`."""
@@ -271,7 +289,7 @@ class _Distilled(MetaEstimatorMixin, BaseEstimator):
         """Where the student comes from."""
         check_is_fitted(self)
         last = self.student_.steps[-1][1] if hasattr(self.student_, "steps") else self.student_
-        own = {"step": "distilled", "estimator": type(last).__name__, "alpha": self.alpha}
+        own = {"step": "distilled", "estimator": type(last).__name__, "alpha": plain(self.alpha)}
         taught = [name_of(one) for one in as_list(self.teacher_)]
         return getattr(last, "lineage_", ({**own, "teacher": taught},))
 
@@ -326,7 +344,8 @@ class DistilledClassifier(ClassifierMixin, _Distilled):
         pipeline that ends with one, or any classifier that takes ``sample_weight``.
     temperature : float, default=2.0
         What scores of teacher and student are divided by before they are compared: above 1 it lets small probabilities
-        count for more. Only for students that are networks: others have no scores to divide, and learn at temperature 1.
+        count for more. From 1e-6 to 1e6. Only for students that are networks: others have no scores to divide, and learn at
+        temperature 1.
     alpha : float, default=0.5
         Share of the loss against labels; the rest is the loss against the teacher. With 0 labels are not used but by a
         teacher that is fitted; with 1 it is the student alone.
@@ -397,7 +416,8 @@ class DistilledClassifier(ClassifierMixin, _Distilled):
 
     _parameter_constraints: dict = {
         **_Distilled._parameter_constraints,
-        "temperature": [Interval(Real, 0, None, closed="neither")],
+        # Beyond it differences of scores are lost in rounding.
+        "temperature": [real(1e-6, 1e6)],
     }
     _classifies = True
     _network = FineTunedClassifier
@@ -437,7 +457,8 @@ class DistilledClassifier(ClassifierMixin, _Distilled):
         y : array-like of shape (n_samples,)
             Labels, numbers or strings. Of rows without a label they are never read: no value means that there is none.
         sample_weight : array-like of shape (n_samples,), default=None
-            What each row counts, for teacher and student.
+            What each row counts, for teacher and student. For networks only shares matter; others get the weights as they are,
+            but brought to a mean of 1 where it is below 1e-6 or above 1e6.
         sample_labeled : array-like of shape (n_samples,), default=None
             Whether a row has a label; None for all. From a row without one the student learns what the teacher says of
             it. It is metadata to scikit-learn's routing, asked for by default.
@@ -474,7 +495,7 @@ class DistilledClassifier(ClassifierMixin, _Distilled):
             In the order of `classes_`.
         """
         check_is_fitted(self)
-        return self._aligned(self.student_.predict_proba(X), 0.0)
+        return self._aligned(self.student_.predict_proba(as_container(X)), 0.0)
 
     @_student_has("decision_function")
     def decision_function(self, X):
@@ -491,7 +512,7 @@ class DistilledClassifier(ClassifierMixin, _Distilled):
             For two classes the score of the second.
         """
         check_is_fitted(self)
-        given = self.student_.decision_function(X)
+        given = self.student_.decision_function(as_container(X))
         if len(self.student_.classes_) == len(self.classes_):
             return given
         given = np.column_stack([np.zeros(len(given)), given]) if given.ndim == 1 else given
@@ -515,7 +536,8 @@ class DistilledClassifier(ClassifierMixin, _Distilled):
         float
             Share of rows that are predicted right.
         """
-        return super().score(X, y, sample_weight)
+        refuse_masked(y, "y")
+        return super().score(X, y, of_any_size(sample_weight, X))
 
     def _aligned(self, given: np.ndarray, absent: Any) -> np.ndarray:
         """Give classes that the student has never been shown a column."""
@@ -528,11 +550,9 @@ class DistilledClassifier(ClassifierMixin, _Distilled):
 
     def _checked_y(self, y: Any, labelled: np.ndarray) -> np.ndarray:
         """Check labels, and put any of them where there is none."""
-        own = _own_targets(y, labelled)
+        own = _own_targets(y, labelled, "label")
         if not labelled.any():
             return np.zeros(len(labelled), dtype=int)
-        if getattr(getattr(own, "dtype", None), "kind", "") == "f":
-            assert_all_finite(own, input_name="y")
         kind = type_of_target(own, input_name="y")
         if kind.startswith("multilabel") or kind == "multiclass-multioutput":
             raise ValueError(
@@ -682,7 +702,8 @@ class DistilledRegressor(RegressorMixin, _Distilled):
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
             Numbers. Of rows without a target they are never read.
         sample_weight : array-like of shape (n_samples,), default=None
-            What each row counts, for teacher and student.
+            What each row counts, for teacher and student. For networks only shares matter; others get the weights as they are,
+            but brought to a mean of 1 where it is below 1e-6 or above 1e6.
         sample_labeled : array-like of shape (n_samples,), default=None
             Whether a row has a target; None for all.
 
@@ -719,16 +740,21 @@ class DistilledRegressor(RegressorMixin, _Distilled):
         float
             At most 1, which is perfect; 0 is as good as the mean.
         """
-        return super().score(X, y, sample_weight)
+        refuse_masked(y, "y")
+        return super().score(X, y, of_any_size(sample_weight, X))
 
     def _checked_y(self, y: Any, labelled: np.ndarray) -> np.ndarray:
         """Check numbers, and put 0 where there is none."""
-        own = _own_targets(y, labelled)
+        own = _own_targets(y, labelled, "target")
         if not labelled.any():
             return np.zeros(np.shape(y)[:2] if np.ndim(y) == 2 else len(labelled))
-        own = _check_y(own, multi_output=True, y_numeric=True, estimator=self).astype(np.float64)
+        if issparse(own):
+            raise TypeError("y is sparse. DistilledRegressor needs all numbers in memory: convert it with y.toarray().")
+        with about("y"):
+            own = _check_y(own, multi_output=True, y_numeric=True, estimator=self).astype(np.float64)
+        check_size(own)
         if own.ndim == 2 and own.shape[1] == 1:
-            own = own[:, 0]
+            own = column_or_1d(own, warn=True)
         made = np.zeros((len(labelled), *own.shape[1:]))
         made[labelled] = own
         return made
@@ -750,30 +776,29 @@ class DistilledRegressor(RegressorMixin, _Distilled):
         return tags
 
 
-def _own_targets(y: Any, labelled: np.ndarray) -> Any:
-    """Return the targets of rows that have one; the others may hold anything."""
+def _own_targets(y: Any, labelled: np.ndarray, word: str) -> Any:
+    """Return the targets of rows that have one, none of them missing; the others may hold anything."""
+    advice = f"Leave them out, or say with sample_labeled which rows have a {word}."
     if labelled.all():
+        check_targets(y, word=word, advice=advice)
         return y
+    if issparse(y):
+        raise TypeError("y is sparse. To leave some of its rows unread convert it with y.toarray().")
     frame = nw.from_native(y, eager_only=True, allow_series=True, pass_through=True)
     values = frame.to_numpy() if isinstance(frame, nw.Series | nw.DataFrame) else y
-    if not isinstance(values, np.ndarray):
+    if isinstance(values, Sequence):
         values = [one for one, has in zip(values, labelled, strict=True) if has]
+        check_targets(values, word=word, rows=np.flatnonzero(labelled), advice=advice)
         return np.asarray(values)
-    values = values[labelled]
+    values = np.asarray(values)[labelled]
+    check_targets(values, word=word, rows=np.flatnonzero(labelled), advice=advice)
     return np.array(values.tolist()) if values.dtype == object else values
 
 
 def _indexable(X: Any) -> Any:
     """Return rows that can be picked by place."""
-    if issparse(X):
-        return X.tocsr()
-    if isinstance(X, tuple):
-        return list(X)
-    if hasattr(X, "__getitem__") or hasattr(X, "iloc"):
-        return X
-    if hasattr(X, "__array__"):
-        return np.asarray(X)
-    raise TypeError(f"X must be a list, an array, a column or a frame of rows. Got {type(X).__name__}.")
+    X = as_container(X)
+    return X.tocsr() if issparse(X) else X
 
 
 def _rows(places: np.ndarray, X: Any, y: Any, labelled: Any, weights: Any) -> tuple[Any, Any, Any, Any]:

@@ -93,10 +93,15 @@ def split_for_report(
     places = np.flatnonzero(labelled)
     if len(places) < 2:
         raise ValueError("report_fraction needs at least two labelled rows: one to learn from, one to be judged by.")
+    n_held_out = int(np.ceil(fraction * len(places))) if fraction < 1 else int(fraction)
+    if n_held_out >= len(places):
+        raise ValueError(
+            f"report_fraction={fraction} of {len(places)} labelled rows holds back {n_held_out} of them, so that none is left "
+            "to learn from. Make it smaller."
+        )
     strata = None
     if classifies:
         counts = np.unique(y[places], return_counts=True)[1]
-        n_held_out = int(np.ceil(fraction * len(places))) if fraction < 1 else int(fraction)
         if counts.min() > 1 and len(counts) <= min(n_held_out, len(places) - n_held_out):
             strata = y[places]
     _, held_out = train_test_split(places, test_size=fraction, random_state=seed, stratify=strata)

@@ -6,28 +6,31 @@ import os
 from numbers import Integral
 from typing import Any
 
+import narwhals.stable.v2 as nw
 import torch
 from scipy.sparse import issparse
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
-from sklearn.utils._param_validation import Interval, StrOptions
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import check_is_fitted
 
-from sktransfer.backbone_estimator import BackboneEstimator
+from sktransfer._containers import as_container
+from sktransfer._parameters import path_or_name, plain, plain_parameters, whole
+from sktransfer.backbone_estimator import OF_COLUMNS, BackboneEstimator
 from sktransfer.backbones.backbone import Backbone
 from sktransfer.backbones.encoding import Run, encode
 from sktransfer.backbones.fitted_models import FittedModel, find_model, input_tags_of, take_model
+from sktransfer.backbones.image_rows import refuse_one_image
 from sktransfer.backbones.model_readout import ModelReadout
 from sktransfer.backbones.pooling import POOLINGS, WINDOW_POOLINGS
 from sktransfer.backbones.preparation import Preparation
-from sktransfer.backbones.readout import make_readout
+from sktransfer.backbones.readout import check_layer, make_readout, pooling_modes
 from sktransfer.backbones.rows import KINDS, Rows, read_rows
 from sktransfer.caching import resolve_cache
-from sktransfer.runtime.device import PRECISIONS, resolve_device
+from sktransfer.runtime.device import PRECISIONS, resolve_device, resolve_precision
 from sktransfer.runtime.global_settings import known_settings
 
 
-class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BackboneEstimator):
+class PretrainedFeatureExtractor(BackboneEstimator):
     """Turn texts, images, table rows or time series into the embeddings of a pretrained network.
 
     The network is frozen: `fit` learns nothing from the data, it loads the network (once per process, whatever the
@@ -133,8 +136,10 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
     `cache` and `verbose` may be set afterwards and take effect at once.
 
     The networks for tables read strings as categories, with a code of their own for strings not seen in `fit` and for
-    missing ones. Missing numbers are accepted in columns where some were missing in `fit`: the network gets the mean and
-    an indicator. Elsewhere they are an error, as is infinity. A row's embedding is the same to the last bit whatever
+    missing ones. For missing numbers the network gets the mean and an indicator. In columns where none was missing in
+    `fit`, the median of its rows stands for a missing number, and the code of unseen strings for a missing one. Infinity
+    is an error, as is a column of free text in `fit`; identifiers and dates as strings get a warning there. A row's
+    embedding is the same to the last bit whatever
     else is in `X`, since in these networks "float32" is computed in float64. Series may not hold missing values.
 
     Which layer transfers best depends on how far the new task is from the old one (Yosinski et al. 2014,
@@ -157,17 +162,22 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         "pooling": [StrOptions({"auto", *POOLINGS}), list, tuple],
         "normalize": [StrOptions({"auto"}), "boolean"],
         "modality": [StrOptions({"auto", *KINDS})],
-        "weights": [str, os.PathLike, None],
-        "max_length": [Interval(Integral, 1, None, closed="left"), None],
+        "weights": [path_or_name(), None],
+        "max_length": [whole(1), None],
         "window_pooling": [StrOptions(set(WINDOW_POOLINGS)), None],
         "prompt": [str, None],
-        "truncate_dim": [Interval(Integral, 1, None, closed="left"), None],
-        "batch_size": [StrOptions({"auto"}), Interval(Integral, 1, None, closed="left")],
+        "truncate_dim": [whole(1), None],
+        "batch_size": [StrOptions({"auto"}), whole(1)],
         "device": [str, torch.device],
         "precision": [StrOptions(set(PRECISIONS))],
         "cache": [str, os.PathLike, None],
         "verbose": ["verbose"],
     }
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        check_layer(self.layer)
+        pooling_modes(self.pooling)
 
     def __init__(
         self,
@@ -210,10 +220,10 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
 
         Parameters
         ----------
-        X : list, ndarray, Series or DataFrame of n_samples rows
+        X : list or other sequence, ndarray, tensor, Series or DataFrame of n_samples rows
             Texts: str, in one column. Images, in one column: file paths, PIL images, arrays of shape (height, width) or
             (height, width, channels), or one array of all of them with the rows first. Pixels are uint8 in 0..255 or
-            float in 0..1. Sizes and colour modes may differ.
+            float in 0..1. Sizes and colour modes may differ. One image is ``X[None]``.
             Tables: a frame or array of shape (n_samples, n_columns), whose columns are numbers, truth values or strings.
             Series: an array of shape (n_samples, n_channels, n_time_points), a frame or array of shape
             (n_samples, n_time_points) of one channel, or arrays of shape (n_channels, n_time_points) or
@@ -239,24 +249,37 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         sklearn.exceptions.NotFittedError
             If an estimator given as `backbone` is not fitted.
         """
+        # Nothing is set before all has gone well: a failed fit leaves the estimator as it was.
+        fitted = self._as_it_is()._fitted_to(X)
+        self._replace_fitted(fitted, gone=(*OF_COLUMNS, "_preparation"))
+        return self
+
+    def _fitted_to(self, X: Any) -> dict[str, Any]:
+        """Return the attributes of a fit to `X`."""
         self._validate_params()
-        resolve_device(self.device)
+        device = resolve_device(self.device)
         resolve_cache(self.cache)  # a directory that can't serve is an error before the network is loaded
         model = find_model(self.backbone)
         if model is not None:
             return self._fit_model(model, X)
+        resolve_precision(self.precision, device, "text")
+        own = plain_parameters(self)
+        X = as_container(X)
         backbone, rows = self._resolve(X)
-        preparation = backbone.preparation.with_options(max_length=self.max_length, prompt=self.prompt)
+        if rows.kind == "image":
+            refuse_one_image(X, None)
+        self._warn_of_columns(backbone, rows)
+        preparation = backbone.preparation.with_options(max_length=own.max_length, prompt=own.prompt)
         rows = Rows(rows.kind, preparation.read(rows.values))
         preparation = preparation.fitted_to(rows.values)
         readout = make_readout(
             backbone,
             preparation,
-            layer=self.layer,
-            pooling=self.pooling,
-            normalize=self.normalize,
-            truncate_dim=self.truncate_dim,
-            window_pooling=self.window_pooling,
+            layer=own.layer,
+            pooling=own.pooling,
+            normalize=own.normalize,
+            truncate_dim=own.truncate_dim,
+            window_pooling=own.window_pooling,
         )
         # The first row shows the number of values; with the cache, it is not embedded again.
         first = Rows(rows.kind, rows.values[:1])
@@ -265,14 +288,14 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
             raise ValueError(
                 f"truncate_dim={self.truncate_dim} is more than the {dimension} values that this embedding has."
             )
-        # Nothing is set before all has gone well: a failed fit leaves the estimator as it was.
-        self._check_columns(X, rows, reset=True)
-        self.backbone_ = backbone
-        self.modality_ = rows.kind
-        self._preparation = preparation
-        self._readout = readout
-        self._n_features_out = dimension
-        return self
+        return {
+            **self._columns_of(X, rows),
+            "backbone_": backbone,
+            "modality_": rows.kind,
+            "_preparation": preparation,
+            "_readout": readout,
+            "_n_features_out": dimension,
+        }
 
     @known_settings()
     def transform(self, X):
@@ -299,12 +322,13 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         self._validate_params()
         if isinstance(self.backbone_, FittedModel):
             return self._transform_by_model(X)
+        X = as_container(X)
         rows = read_rows(X, self.modality_)
         self._check_columns(X, rows, reset=False)
         rows = Rows(rows.kind, self._preparation.read(rows.values))
         return encode(self.backbone_, self._preparation, self._readout, rows, self._run(self._preparation))
 
-    def _fit_model(self, model: Any, X: Any) -> PretrainedFeatureExtractor:
+    def _fit_model(self, model: Any, X: Any) -> dict[str, Any]:
         """Take in a fitted scikit-learn model, which checks `X` itself."""
         for name in ("pooling", "weights", "max_length", "window_pooling", "prompt"):
             default = "auto" if name == "pooling" else None
@@ -316,20 +340,24 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
         source = take_model(model)
         if source.kind is not None and self.modality not in ("auto", source.kind):
             raise ValueError(f"modality={self.modality!r}, but the fitted {source.name} reads {source.kind} rows.")
-        readout = ModelReadout(source, self.layer, normalize=self.normalize is True, truncate_dim=self.truncate_dim)
+        own = plain_parameters(self)
+        readout = ModelReadout(source, own.layer, normalize=own.normalize is True, truncate_dim=own.truncate_dim)
         kind = source.kind if self.modality == "auto" else self.modality
         rows = _rows_for_model(X, kind)
         dimension = readout.fit(rows.values)
         if rows.kind == "text":
-            self._check_columns(X, rows, reset=True)
+            columns = self._columns_of(X, rows)
         else:
-            self._take_columns(source.model)
-        self.__dict__.pop("_preparation", None)
-        self.backbone_ = source
-        self.modality_ = kind
-        self._readout = readout
-        self._n_features_out = dimension
-        return self
+            # Those that the model expects: it is the one that compares them.
+            names = ("n_features_in_", "feature_names_in_")
+            columns = {name: getattr(source.model, name) for name in names if hasattr(source.model, name)}
+        return {
+            **columns,
+            "backbone_": source,
+            "modality_": kind,
+            "_readout": readout,
+            "_n_features_out": dimension,
+        }
 
     def _transform_by_model(self, X: Any) -> Any:
         rows = _rows_for_model(X, self.modality_)
@@ -347,15 +375,8 @@ class PretrainedFeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMix
 
     def _run(self, preparation: Preparation) -> Run:
         """Say how an encoding is carried out."""
-        batch_size = None if self.batch_size == "auto" else self.batch_size
+        batch_size = None if self.batch_size == "auto" else plain(self.batch_size)
         return self._frozen_run(preparation, batch_size=batch_size, progress=bool(self.verbose))
-
-    def _take_columns(self, model: Any) -> None:
-        """Expect the columns that a fitted model does: it is the one that compares them."""
-        for name in ("n_features_in_", "feature_names_in_"):
-            self.__dict__.pop(name, None)
-            if hasattr(model, name):
-                setattr(self, name, getattr(model, name))
 
     def __sktransfer_backbone__(self) -> Backbone | FittedModel:
         """Hand the network to another estimator, as its `backbone`."""
@@ -378,6 +399,7 @@ def _rows_for_model(X: Any, kind: str | None) -> Rows:
     """Leave `X` as it is, for the model to check; only texts may stand in a frame, which no vectorizer reads."""
     if kind == "text":
         return read_rows(X, "text")
+    X = nw.to_native(X, pass_through=True)
     if kind is None and getattr(X, "ndim", 1) == 2 and hasattr(X, "columns") and X.shape[1] == 1:
         # A model that counts no columns would take a frame for the list of its columns' names.
         X = X.iloc[:, 0] if hasattr(X, "iloc") else X[X.columns[0]]

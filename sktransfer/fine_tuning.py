@@ -9,7 +9,7 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.callback import with_callbacks
-from sklearn.utils import assert_all_finite, column_or_1d, compute_class_weight
+from sklearn.utils import column_or_1d, compute_class_weight
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import (
@@ -17,10 +17,13 @@ from sklearn.utils.validation import (
     check_array,
 )
 
+from sktransfer._labels import check_size, check_targets, refuse_masked
+from sktransfer._parameters import is_number, plain
+from sktransfer._row_weights import of_any_size
 from sktransfer.backbones.rows import about
 from sktransfer.training.targets import Classes, Labels, Numbers, Targets
 from sktransfer.training.tunable import TunableNetwork
-from sktransfer.tuned_estimator import TunedEstimator, check_all_there
+from sktransfer.tuned_estimator import TunedEstimator
 
 
 class FineTunedClassifier(ClassifierMixin, TunedEstimator):
@@ -194,6 +197,12 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         "class_weight": [dict, StrOptions({"balanced"}), None],
     }
 
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        for label, weight in self.class_weight.items() if isinstance(self.class_weight, dict) else ():
+            if not is_number(weight) or weight < 0:
+                raise ValueError(f"class_weight of {label!r} is {weight!r}; weights are finite and not negative.")
+
     def __init__(
         self,
         backbone="auto",
@@ -282,7 +291,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         y : array-like of shape (n_samples,) or (n_samples, n_labels)
             Labels, numbers or strings; or a column of 0 and 1 for each label, of which a row may have any number.
         sample_weight : array-like of shape (n_samples,), default=None
-            What each row counts in the loss; a row of weight 0 is left out.
+            What each row counts in the loss, by its share of all; a row of weight 0 is left out.
         X_val, y_val : like `X` and `y`, default=None
             Rows that choose the epoch that is kept. A search cuts them to a fold's rows if they are as many as `X`: fit
             parameters of that length are taken for one entry a row.
@@ -375,10 +384,11 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         float
             Share of rows that are predicted right; of several labels, all of them.
         """
-        return super().score(X, y, sample_weight)
+        refuse_masked(y, "y")
+        return super().score(X, y, of_any_size(sample_weight, X))
 
     def _checked_y(self, y: Any) -> np.ndarray:
-        check_all_there(y)
+        check_targets(y)
         kind = type_of_target(y, input_name="y")
         if kind == "multilabel-indicator":
             labels = check_array(y, accept_sparse=True, input_name="y")
@@ -433,8 +443,6 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
             classes = earlier.classes  # a batch need not hold every class that has a weight
         found = compute_class_weight(self.class_weight, classes=classes, y=y[there], sample_weight=weights[there])
         made = dict(zip(classes.tolist(), found.tolist(), strict=True))
-        if bad := [label for label, weight in made.items() if not (np.isfinite(weight) and weight >= 0)]:
-            raise ValueError(f"class_weight of {bad[0]!r} is {made[bad[0]]}; weights are finite and not negative.")
         return {label: made.get(label, 1.0) for label in np.unique(y).tolist()}
 
     def _split(self, X: Any, y: np.ndarray, weights: np.ndarray, seed: int) -> tuple[Any, ...]:
@@ -450,7 +458,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         if y.ndim == 2:
             return True
         counts = np.unique(y, return_counts=True)[1]
-        held_out = self.validation_fraction
+        held_out = plain(self.validation_fraction)
         share = held_out if held_out < 1 else held_out / len(y)
         return counts.min() * share >= 1
 
@@ -463,7 +471,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
                 f"Class {labels.tolist()[counts.argmin()]!r} has a single row, so it can't be both trained on and held back "
                 "for validation. Bring more rows of it, give X_val and y_val, or set early_stopping=False."
             )
-        held_out = self.validation_fraction
+        held_out = plain(self.validation_fraction)
         n_held_out = self._n_held_out(y)
         if n_held_out < len(labels) or len(y) - n_held_out < len(labels):
             raise ValueError(
@@ -720,9 +728,9 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         X : list, ndarray, Series or DataFrame of n_samples rows
             Texts, images, table rows or series, as :class:`PretrainedFeatureExtractor` reads them.
         y : array-like of shape (n_samples,) or (n_samples, n_targets)
-            Numbers.
+            Numbers. Where they are all alike that number is what is predicted.
         sample_weight : array-like of shape (n_samples,), default=None
-            What each row counts in the loss; a row of weight 0 is left out.
+            What each row counts in the loss, by its share of all; a row of weight 0 is left out.
         X_val, y_val : like `X` and `y`, default=None
             Rows that choose the epoch that is kept. A search cuts them to a fold's rows if they are as many as `X`: fit
             parameters of that length are taken for one entry a row.
@@ -783,14 +791,16 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         float
             R squared, averaged over targets: 1 is perfect, 0 as good as their mean.
         """
-        return super().score(X, y, sample_weight)
+        refuse_masked(y, "y")
+        return super().score(X, y, of_any_size(sample_weight, X))
 
     def _checked_y(self, y: Any) -> np.ndarray:
         if issparse(y):
             raise TypeError("y is sparse. FineTunedRegressor needs all numbers in memory: convert it with y.toarray().")
+        check_targets(y, word="target")
         with about("y"):
             checked = _check_y(y, multi_output=True, y_numeric=True, estimator=self).astype(np.float64)
-        assert_all_finite(checked, input_name="y")  # None in an array of objects has become NaN
+        check_size(checked)
         if checked.ndim == 2 and checked.shape[1] == 1:
             checked = column_or_1d(checked, warn=True)
         return checked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Number
 from typing import Any
 
 import narwhals.stable.v2 as nw
@@ -19,6 +20,8 @@ from sklearn.metrics import check_scoring
 from sklearn.utils import _safe_indexing
 from sklearn.utils._metadata_requests import UNUSED, _MetadataRequester
 from sklearn.utils.validation import _num_samples, check_consistent_length
+
+from sktransfer._labels import check_container, check_targets
 
 
 def stack_unlabeled(X, y, X_unlabeled):
@@ -59,6 +62,7 @@ def stack_unlabeled(X, y, X_unlabeled):
     >>> sample_labeled
     array([ True,  True, False])
     """
+    check_targets(y)
     check_consistent_length(X, y)
     n_labeled, n_unlabeled = _num_samples(X), _num_samples(X_unlabeled)
     if not n_labeled:
@@ -208,12 +212,14 @@ def check_labeled(sample_labeled: Any, X: Any) -> np.ndarray:
     n_rows = _num_samples(X)
     if sample_labeled is None:
         return np.ones(n_rows, dtype=bool)
+    check_container(sample_labeled, "sample_labeled")
     frame = nw.from_native(sample_labeled, eager_only=True, allow_series=True, pass_through=True)
     mask = frame.to_numpy() if isinstance(frame, nw.Series) else np.asarray(sample_labeled)
     if mask.shape != (n_rows,):
         raise ValueError(
             f"sample_labeled has the shape {mask.shape}; it needs one entry for each of the {n_rows} rows of X."
         )
-    if mask.dtype.kind != "b" and not np.isin(mask, (0, 1)).all():
+    known = mask.dtype.kind in "biuf" or all(isinstance(one, Number | np.bool_) for one in mask)
+    if mask.dtype.kind != "b" and not (known and np.isin(mask, (0, 1)).all()):
         raise ValueError("sample_labeled must hold True where a row has a label and False where it has none.")
     return mask.astype(bool)

@@ -11,6 +11,7 @@ from sklearn.base import clone
 from sklearn.pipeline import Pipeline
 from sklearn.utils import _safe_indexing
 
+from sktransfer.backbones.rows import about
 from sktransfer.caching import resolve_cache
 from sktransfer.fine_tuning import FineTunedClassifier, FineTunedRegressor
 from sktransfer.runtime.device import resolve_device
@@ -55,6 +56,15 @@ class Lesson:
     teaching: Teaching
     lineage: dict[str, Any]
 
+    @property
+    def mixed(self) -> np.ndarray:
+        """Numbers at which the loss of each row is lowest: between its target and the teacher's answer."""
+        alpha = self.teaching.alpha
+        share = alpha * self.labelled
+        wide = (...,) + (None,) * (self.y.ndim - 1)
+        answers = self.answers.reshape(self.y.shape)
+        return (share[wide] * self.y + (1 - alpha) * answers) / (share + 1 - alpha)[wide]
+
 
 def check_student(student: Any, X: Any, *, classifies: bool, weighs: bool) -> None:
     """Refuse what can't be taught.
@@ -91,7 +101,8 @@ def check_student(student: Any, X: Any, *, classifies: bool, weighs: bool) -> No
         resolve_device(last.device)
         resolve_cache(last.cache)
         if last is student:
-            last._resolve(X)  # which loads the network, and says where there is none
+            with about("student"):
+                last._resolve(X)  # which loads the network, and says where there is none
         return
     if is_search(last):
         raise TypeError(
@@ -185,6 +196,9 @@ class _TaughtMixin:
             codes = own.encode(lesson.y)[:, None]
         else:
             own = Numbers.of(lesson.y[y], weights)
+            if own.constant is not None and own.constant.any():
+                # The teacher may tell numbers apart where targets are all alike.
+                own = Numbers.of(lesson.mixed[y], weights)
             answers, codes = own.encode(lesson.answers), own.encode(lesson.y)
         hints = np.zeros((len(codes), 0))
         if lesson.hints is not None:
@@ -244,12 +258,7 @@ def _fit_classifier(student: Any, X: Any, lesson: Lesson) -> Any:
 
 def _fit_regressor(student: Any, X: Any, lesson: Lesson) -> Any:
     """Give each row the mean of its targets: the weighted sum of two squared errors has its minimum there."""
-    alpha = lesson.teaching.alpha
-    share = alpha * lesson.labelled
-    mass = share + 1 - alpha
-    answers = lesson.answers.reshape(lesson.y.shape)
-    wide = (...,) + (None,) * (lesson.y.ndim - 1)
-    mixed = (share[wide] * lesson.y + (1 - alpha) * answers) / mass[wide]
+    mass = lesson.teaching.alpha * lesson.labelled + 1 - lesson.teaching.alpha
     weights = mass if lesson.weights is None else mass * lesson.weights
     alike = lesson.weights is None and np.ptp(mass) == 0
-    return fit_weighted(clone(student), X, mixed, None if alike else weights)
+    return fit_weighted(clone(student), X, lesson.mixed, None if alike else weights)

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
-import pickle
-import re
-import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from pathlib import PurePath
 from typing import Any
 
 import narwhals.stable.v2 as nw
 import numpy as np
-from scipy.sparse import issparse
 from scipy.special import log_softmax, logsumexp
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -27,11 +21,19 @@ from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from torch import nn
 
+from sktransfer._labels import refuse_masked
+from sktransfer._locks import ProcessLock
+from sktransfer._parameters import is_number
+from sktransfer._row_weights import of_mean_one
+from sktransfer.backbone_estimator import OneStateMixin
+from sktransfer.backbones.fingerprint import code_of
 from sktransfer.backbones.modules import ModuleBackbone
+from sktransfer.backbones.rows import about
 from sktransfer.caching.fits import kept_fits
 from sktransfer.caching.interface import RowCache
 from sktransfer.caching.keys import digest
 from sktransfer.caching.pickled import PickledState, pickled_state
+from sktransfer.caching.seen_rows import SeenRows, content_of
 from sktransfer.feature_extraction import PretrainedFeatureExtractor
 
 # Probabilities below it say that a class is out of the question; logarithms have to be finite.
@@ -39,7 +41,7 @@ _SMALLEST = 1e-8
 _SUM_TOLERANCE = 1e-3
 _METHODS = ("predict_proba", "decision_function")
 
-_lock = threading.Lock()
+_lock = ProcessLock("states that teachers come to by being asked")
 # By state that a teacher has come to by being asked: the one before.
 _aliases: OrderedDict[str, str] = OrderedDict()
 _MOST_ALIASES = 256
@@ -102,10 +104,13 @@ def check_teachers(teacher: Any, weights: Any, *, classifies: bool) -> None:
         _check_teacher(one, classifies=classifies)
     if weights is None:
         return
-    given = np.asarray(weights, dtype=float)
+    refuse_masked(weights, "teacher_weights")
+    given = np.asarray(weights)
+    if given.ndim == 1 and not all(map(is_number, weights)):
+        raise ValueError(f"teacher_weights must be finite numbers, one for each teacher. Got {weights!r:.200}.")
     if given.shape != (len(teachers),):
         raise ValueError(f"teacher_weights has the shape {given.shape}; there are {len(teachers)} teacher(s).")
-    if not np.isfinite(given).all() or (given < 0).any() or not given.any():
+    if (given < 0).any() or not given.any():
         raise ValueError(f"teacher_weights must be finite, not negative, and not all 0. Got {weights!r}.")
 
 
@@ -201,7 +206,7 @@ def fit_teacher(
     cv: Any,
     seed: int | None,
     ask_rows: ClassAnswers | NumberAnswers,
-    content: bytes | None,
+    seen: SeenRows | None,
     *,
     classifies: bool,
 ) -> tuple[Any, np.ndarray | None]:
@@ -219,8 +224,8 @@ def fit_teacher(
         What `random_state` becomes where the teacher leaves it open.
     ask_rows : callable
         From a fitted teacher and rows to answers.
-    content : bytes or None
-        Digest of rows, targets and weights; None to fit in any case.
+    seen : SeenRows or None
+        What tells the rows from others; None to fit in any case.
     classifies : bool
         Whether folds are stratified.
 
@@ -230,13 +235,21 @@ def fit_teacher(
     out_of_fold : ndarray or None
         With `cv` answers for the labelled rows.
     """
-    folds = None if cv is None else list(check_cv(cv, y, classifier=classifies).split(X, y))
+    folds = None if cv is None else _folds(cv, X, y, classifies)
     if folds is not None and len(np.unique(np.concatenate([held_out for _, held_out in folds]))) < len(y):
         raise ValueError(
             "cv leaves labelled rows that no fold holds out, so that they have no out-of-fold answer of the teacher. Use a "
             "splitter whose test parts are all rows, such as KFold."
         )
-    key = None if content is None else _fit_key(teacher, content + ask_rows.context, folds, seed)
+    key = None
+    if seen is not None:
+        told = [
+            b"".join(seen.digests),
+            content_of(y),
+            b"" if weights is None else content_of(weights),
+            ask_rows.context,
+        ]
+        key = _fit_key(teacher, told, folds, seed)
     known = None if key is None else kept_fits.get(key)
     if known is not None and _state_of(known[0]) == known[2]:
         return known[:2]
@@ -251,9 +264,42 @@ def fit_teacher(
         out_of_fold[held_out] = answers
     made = fit_weighted(unfitted, X, y, weights)
     state = _state_of(made)
-    if key is not None and state is not None:
+    if key is not None and state is not None and (seen is None or seen.hold(X)):
         kept_fits.put(key, (made, out_of_fold, state), state.n_bytes)
     return made, out_of_fold
+
+
+def _folds(cv: Any, X: Any, y: np.ndarray, classifies: bool) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the rows to learn from and those held out, fold by fold."""
+    with about("cv"):
+        folds = list(check_cv(cv, y, classifier=classifies).split(X, y))
+    check_folds(folds)
+    if any(part.min() < -len(y) or part.max() >= len(y) for fold in folds for part in map(np.asarray, fold)):
+        raise ValueError(f"cv names rows beyond the {len(y)} with a label. Make its folds for these rows alone.")
+    return folds
+
+
+def check_folds(folds: Sequence[Any]) -> None:
+    """Refuse folds that don't say which rows are learned from and which are held out.
+
+    Parameters
+    ----------
+    folds : sequence
+        What the parameter `cv` is, or gives.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or one is no pair of arrays of whole numbers.
+    """
+    if not len(folds):
+        raise ValueError("cv gives no folds. Give a number of folds, a splitter, or None.")
+    for fold in folds:
+        parts = [np.asarray(part) for part in fold] if isinstance(fold, tuple | list) else []
+        if len(parts) != 2 or any(part.ndim != 1 or not len(part) or part.dtype.kind not in "iu" for part in parts):
+            raise ValueError(
+                f"cv must give for each fold an array of the rows to learn from and one of those held out. Got {fold!r:.80}."
+            )
 
 
 def seeded(estimator: Any, seed: int | None) -> Any:
@@ -268,62 +314,23 @@ def seeded(estimator: Any, seed: int | None) -> Any:
     return estimator
 
 
-def _fit_key(teacher: Any, content: bytes, folds: Any, seed: int | None) -> bytes | None:
+def _fit_key(teacher: Any, content: list[bytes], folds: Any, seed: int | None) -> bytes | None:
     """Return what tells a fit from others, None where that can't be said."""
     state = _state_of(clone(teacher))
     if state is None:
         return None
-    parts = [] if folds is None else [np.asarray(places).tobytes() for pair in folds for places in pair]
+    parts = content + ([] if folds is None else [np.asarray(places).tobytes() for pair in folds for places in pair])
     told = b"".join(len(part).to_bytes(8, "little") + part for part in parts)
-    return digest(content + told + repr((state.digest, len(parts), seed)).encode(), domain=b"teacher fit")
+    return digest(told + repr((state.digest, len(parts), seed)).encode(), domain=b"teacher fit")
 
 
 # Rows
 
 
-def digest_rows(X: Any) -> list[bytes]:
-    """Return a digest of the content of each row; of a file with its size and time of change."""
-    if issparse(X):
-        X = X.tocsr()
-        starts = X.indptr
-        rows = ((X.indices[a:b].tobytes(), X.data[a:b].tobytes()) for a, b in zip(starts, starts[1:], strict=False))
-        return [digest(repr(row).encode(), domain=b"sparse row") for row in rows]
-    frame = nw.from_native(X, eager_only=True, allow_series=True, pass_through=True)
-    if isinstance(frame, nw.DataFrame):
-        names = repr(list(frame.columns)).encode()
-        return [digest(names + _content(row), domain=b"frame row") for row in frame.iter_rows()]
-    if isinstance(frame, nw.Series):
-        X = frame.to_list()
-    return [digest(_content(row), domain=b"row") for row in X]
-
-
-# A folder before it, or an ending behind.
-_LIKE_A_FILE = re.compile(r"[/\\]|\.\w{2,5}$")
-
-
-def _content(value: Any) -> bytes:
-    if isinstance(value, np.ndarray) and value.dtype != object:
-        return repr((value.shape, value.dtype.str)).encode() + value.tobytes()
-    if isinstance(value, list | tuple | np.ndarray):
-        parts = [_content(one) for one in value]
-        return b"".join(len(part).to_bytes(8, "little") + part for part in parts)
-    if isinstance(value, str | PurePath):
-        named = str(value)
-        stamp: Any = None
-        if len(named) < 1024 and _LIKE_A_FILE.search(named) and "\0" not in named:
-            with contextlib.suppress(OSError, UnicodeEncodeError):
-                found = os.stat(named)
-                stamp = (found.st_mtime_ns, found.st_size)
-        return repr((type(value).__name__, named, stamp)).encode("utf-8", "surrogatepass")
-    if isinstance(value, int | float | bytes | bool | np.generic | None):
-        return repr((type(value).__name__, value)).encode()
-    return pickle.dumps(value, protocol=5)  # an image, a date, ...
-
-
 def distinct_answers(
     teacher: Any,
     X: Any,
-    digests: Sequence[bytes],
+    seen: SeenRows,
     cache: RowCache | None,
     ask_rows: ClassAnswers | NumberAnswers,
 ) -> np.ndarray:
@@ -335,8 +342,8 @@ def distinct_answers(
         Fitted.
     X : rows
         What it is asked for.
-    digests : sequence of bytes
-        Their digests.
+    seen : SeenRows
+        What tells them from others.
     cache : RowCache or None
         Where answers are kept.
     ask_rows : callable
@@ -346,10 +353,13 @@ def distinct_answers(
     -------
     ndarray of shape (n, n_answers)
     """
+    if isinstance(_inside(teacher), OneStateMixin):
+        # Its answers are kept for the state that it has now, whatever other threads do to it meanwhile.
+        teacher = _inside(teacher)._as_it_is()
     state = None if cache is None else _state_of(_inside(teacher))
     with _lock:
         token = None if state is None else _aliases.get(state.digest, state.digest).encode() + ask_rows.context
-    keys = [digest((token or b"") + one, domain=b"teacher") for one in digests]
+    keys = [digest((token or b"") + one, domain=b"teacher") for one in seen.digests]
     found: list[np.ndarray | None] = [None] * len(keys)
     if cache is not None and token is not None:
         found = cache.get_many(keys)
@@ -359,10 +369,11 @@ def distinct_answers(
             missing.setdefault(key, place)
     if missing:
         places = np.fromiter(missing.values(), dtype=int)
-        asked = ask_rows(teacher, X if len(places) == len(keys) else _safe_indexing(X, places))
+        X_asked = X if len(places) == len(keys) else _safe_indexing(X, places)
+        asked = ask_rows(teacher, X_asked)
         if len(asked) != len(places):
             raise ValueError(f"The teacher {name_of(teacher)} gives {len(asked)} answers for {len(places)} rows.")
-        if cache is not None and token is not None and state is not None:
+        if cache is not None and token is not None and state is not None and seen.at(places).hold(X_asked):
             cache.put_many(list(missing), asked)
             _remember_alias(teacher, state)
         new = dict(zip(missing, asked, strict=True))
@@ -381,8 +392,9 @@ def _remember_alias(teacher: Any, before: PickledState) -> None:
 
 
 def _state_of(model: Any) -> PickledState | None:
-    """Return what tells the state of a model, None where it can't be seen."""
-    return pickled_state((model.load()[0], model.module) if isinstance(model, ModuleBackbone) else model)
+    """Return what tells the state of a model and the code of the user's in it, None where it can't be seen."""
+    told = (model.load()[0], model.module) if isinstance(model, ModuleBackbone) else model
+    return pickled_state(told, code_of=lambda code: code_of(code).digest)
 
 
 # Answers
@@ -562,7 +574,7 @@ def _finite(teacher: Any, method: str, given: Any) -> np.ndarray:
 
 def combine(answers: list[np.ndarray], weights: Any, *, classifies: bool) -> np.ndarray:
     """Average answers of several teachers: probabilities, given as logarithms, or numbers."""
-    shares = np.ones(len(answers)) if weights is None else np.asarray(weights, dtype=float)
+    shares = np.ones(len(answers)) if weights is None else of_mean_one(np.asarray(weights, dtype=float))
     shares = shares / shares.sum()
     if len(answers) == 1:
         return answers[0]

@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 from functools import partial
-from numbers import Integral, Real
 from typing import Any
 
 import narwhals.stable.v2 as nw
 import numpy as np
 import torch
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.callback import CallbackSupportMixin
 from sklearn.model_selection import train_test_split
-from sklearn.utils import _safe_indexing, assert_all_finite, column_or_1d, estimator_html_repr
-from sklearn.utils._missing import is_pandas_na, is_scalar_nan
-from sklearn.utils._param_validation import Interval, RealNotInt, StrOptions
+from sklearn.utils import _safe_indexing, column_or_1d, estimator_html_repr
+from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import type_of_target
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    check_consistent_length,
-    check_is_fitted,
-)
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import nn
 
-from sktransfer.backbone_estimator import BackboneEstimator
+from sktransfer._containers import as_container
+from sktransfer._labels import check_targets
+from sktransfer._locks import ProcessLock
+from sktransfer._parameters import path_or_name, plain, plain_parameters, random_states, real, share_of_rows, whole
+from sktransfer._row_weights import check_row_weights, of_mean_one, times
+from sktransfer.backbone_estimator import OF_COLUMNS, BackboneEstimator
 from sktransfer.backbones import architectures
-from sktransfer.backbones.augmentation import resolve_augment
+from sktransfer.backbones.augmentation import check_augment, resolve_augment
 from sktransfer.backbones.backbone import Backbone
+from sktransfer.backbones.image_rows import refuse_one_image
 from sktransfer.backbones.pooling import POOLINGS
 from sktransfer.backbones.readout import pooling_modes
 from sktransfer.backbones.rows import KINDS, Rows, about, read_rows
-from sktransfer.backbones.stages import resolve_depth
+from sktransfer.backbones.stages import check_depth, resolve_depth
 from sktransfer.caching import resolve_cache
 from sktransfer.runtime.device import PRECISIONS, resolve_device, resolve_precision, warn_of_shared_gpu
 from sktransfer.runtime.global_settings import known_settings, without_inference_tensors
@@ -56,12 +55,10 @@ _EPOCHS, _FEW_EPOCHS = 20, 6
 _LEARNING_RATES = {"text": 1e-4, "image": 3e-4, "table": 3e-4, "series": 3e-4}
 _UNTRAINED_RATE = 1e-3
 _HALF = 0.5
-# What a fit keeps of the columns of X.
-_OF_COLUMNS = ("n_features_in_", "feature_names_in_", "_image_shape")
 _Part = tuple[Any, Any, Any]  # rows, targets, weights
 
 
-class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BackboneEstimator):
+class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
     """An estimator that trains stages of a network and a head.
 
     Classifiers and regressors say what targets are; parameters and attributes are documented there.
@@ -71,43 +68,46 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
     _parameter_constraints: dict = {
         "backbone": "no_validation",
         "freeze_depth": "no_validation",
-        "learning_rate": [Interval(Real, 0, None, closed="neither"), StrOptions({"auto"})],
-        "head_lr_ratio": [Interval(Real, 0, None, closed="neither")],
-        "layer_decay": [Interval(Real, 0, 1, closed="right")],
-        "unfreeze_every": [Interval(Integral, 1, None, closed="left"), None],
-        "l2_sp": [Interval(Real, 0, None, closed="left")],
+        "learning_rate": [real(0, closed="right"), StrOptions({"auto"})],
+        "head_lr_ratio": [real(0, closed="right")],
+        "layer_decay": [real(0, 1, closed="right")],
+        "unfreeze_every": [whole(1), None],
+        "l2_sp": [real(0)],
         "head": [StrOptions({"linear", "mlp"}), nn.Module, callable],
         "head_init": [StrOptions({"probe", "random"})],
         "freeze_batch_norm": [StrOptions({"auto"}), "boolean"],
         "augment": [StrOptions({"auto"}), callable, None],
-        "max_epochs": [Interval(Integral, 0, None, closed="left"), StrOptions({"auto"})],
-        "batch_size": [Interval(Integral, 1, None, closed="left")],
+        "max_epochs": [whole(0), StrOptions({"auto"})],
+        "batch_size": [whole(1)],
         "optimizer": [StrOptions(set(OPTIMIZERS))],
-        "weight_decay": [Interval(Real, 0, None, closed="left")],
-        "warmup_ratio": [Interval(Real, 0, 1, closed="left")],
+        "weight_decay": [real(0)],
+        "warmup_ratio": [real(0, 1, closed="left")],
         "lr_scheduler": [StrOptions(set(LR_SCHEDULERS))],
-        "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
+        "max_grad_norm": [real(0, closed="right"), None],
         "early_stopping": [StrOptions({"auto"}), "boolean"],
-        "validation_fraction": [
-            Interval(RealNotInt, 0, 1, closed="neither"),
-            Interval(Integral, 1, None, closed="left"),
-        ],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left"), None],
-        "weight_interpolation": [Interval(Real, 0, 1, closed="both")],
-        "stability_every": [Interval(Integral, 1, None, closed="left"), None],
+        "validation_fraction": share_of_rows(),
+        "n_iter_no_change": [whole(1), None],
+        "weight_interpolation": [real(0, 1)],
+        "stability_every": [whole(1), None],
         "source_probe": [tuple, list, None],
         "pooling": [StrOptions({"auto", *POOLINGS}), list, tuple],
         "modality": [StrOptions({"auto", *KINDS})],
-        "weights": "no_validation",
-        "max_length": [Interval(Integral, 1, None, closed="left"), None],
+        "weights": [path_or_name(), None],
+        "max_length": [whole(1), None],
         "prompt": [str, None],
         "device": [str, torch.device],
         "precision": [StrOptions(set(PRECISIONS))],
         "cache": "no_validation",
         "warm_start": ["boolean"],
-        "random_state": ["random_state"],
+        "random_state": random_states(),
         "verbose": ["verbose"],
     }
+
+    def _validate_params(self) -> None:
+        super()._validate_params()
+        check_depth(self.freeze_depth)
+        pooling_modes(self.pooling)
+        check_augment(self.augment)
 
     # Fit
 
@@ -120,6 +120,10 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         device = self._check_request(X_val, y_val, sample_weight_val)
         told = {"estimator": self, "X": X, "y": y, "metadata": {"sample_weight": sample_weight}}
         earlier = self._network if self.warm_start and hasattr(self, "_network") else None
+        X = self._rows_in(X, earlier)
+        if X_val is not None:
+            with about("X_val"):
+                X_val = self._rows_in(X_val, earlier)
         random = own_random_state(self.random_state)
         request = (X, y, sample_weight), (X_val, y_val, sample_weight_val)
         (X, y, weights), held_out, targets, split_seed = self._divided(*request, earlier, random)
@@ -128,9 +132,10 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         backbone, rows = self._resolve(X, weights) if earlier is None else self._resume(X)
         untrained = self._is_untrained(backbone)
         begun = self._backbone_for(backbone.kind) if untrained else backbone.fingerprint
-        preparation = backbone.preparation.with_options(max_length=self.max_length, prompt=self.prompt)
+        preparation = backbone.preparation.with_options(max_length=plain(self.max_length), prompt=plain(self.prompt))
         values = preparation.read(rows.values)
         columns = self._columns_of(X, Rows(rows.kind, values))
+        self._warn_of_columns(backbone, rows)
         preparation = preparation.fitted_to(values)
         shift = None if self._is_random(untrained) else source_shift(backbone, preparation, values)
         # There is nothing in an untrained network worth keeping.
@@ -139,7 +144,9 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         if held_out is not None:
             with about("X_val"):
                 _check_same_columns(X, held_out[0])
-                values_val = preparation.read(read_rows(held_out[0], backbone.kind).values)
+                rows_val = read_rows(held_out[0], backbone.kind)
+                self._refuse_texts_in_tables(backbone, rows_val)
+                values_val = preparation.read(rows_val.values)
             validation = Examples(values_val, targets.encode(held_out[1]), held_out[2])
         plan = self._plan(
             backbone,
@@ -172,8 +179,6 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             watch=watch,
         )
         # Nothing is set before all has gone well: a failed fit leaves the estimator as it was.
-        for name in (*_OF_COLUMNS, "_tuned"):
-            self.__dict__.pop(name, None)
         fitted = {**self._fitted_attributes(backbone, preparation, targets, made.network), **columns}
         if earlier is None:
             fitted |= {"_begun_from": begun, "_begun_head": self.head, "_begun_pooling": plan.pooling}
@@ -187,8 +192,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             "stages_": made.network.stage_table(made.rates or plan.rates),
             "lineage_": (*_lineage_of(backbone, from_random), self._step(y, depth, made.n_epochs, targets, shift)),
         }
-        for name, value in fitted.items():
-            setattr(self, name, value)
+        self._replace_fitted(fitted, gone=OF_COLUMNS)
         root.call_on_fit_task_end(**told)
         return self
 
@@ -198,6 +202,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         if self.backbone is self:
             raise ValueError("backbone is this estimator itself. To go on from its last fit set warm_start=True.")
         device = resolve_device(self.device)
+        resolve_precision(self.precision, device, "text")
         warn_of_shared_gpu(device)
         resolve_cache(self.cache)
         if (X_val is None) != (y_val is None):
@@ -233,14 +238,14 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         X, y, sample_weight = given
         y, weights = self._checked(X, y, sample_weight)
         class_weights = self._class_weights(y, weights, None if earlier is None else self._targets)
-        X, y, weights = _weighted(X, y, weights * _each(class_weights, y))
+        X, y, weights = _weighted(X, y, times(weights, _each(class_weights, y)))
         targets = self._targets_of(y, weights, earlier)
         split_seed: int | None = None if earlier is None else self._split_seed
         X_val, y_val, sample_weight_val = given_val
         if X_val is not None:
             with about("X_val, y_val or sample_weight_val"):
                 y_val, weights_val = self._checked(X_val, y_val, sample_weight_val)
-                X_val, y_val, weights_val = _weighted(X_val, y_val, weights_val * _each(class_weights, y_val))
+                X_val, y_val, weights_val = _weighted(X_val, y_val, times(weights_val, _each(class_weights, y_val)))
             self._check_known(y_val, targets, "y_val")
             return (X, y, weights), (X_val, y_val, weights_val), targets, split_seed
         if not self._validates(y) or self.max_epochs == 0 or (earlier is None and self._is_solved(X)):
@@ -250,17 +255,24 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         X, X_val, y, y_val, weights, weights_val = self._split(X, y, weights, split_seed)
         return (X, y, weights), (X_val, y_val, weights_val), targets, split_seed
 
+    def _rows_in(self, X: Any, earlier: TunableNetwork | None) -> Any:
+        """Bring rows into a container that can be indexed, and refuse one image, before any row is held back."""
+        X = as_container(X)
+        kind = self._known_kind(X)
+        # A network whose kind is not known yet may read two dimensions, but of three only images.
+        if kind == "image" or (kind is None and getattr(X, "ndim", 1) == 3):
+            refuse_one_image(X, None if earlier is None else getattr(self, "_image_shape", None))
+        return X
+
     def _checked(self, X: Any, y: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray]:
         """Check targets and weights."""
         if y is None:
             raise ValueError(f"This {type(self).__name__} requires y to be passed, but the target y is None.")
         y = self._checked_y(y)
-        if isinstance(X, str | bytes | os.PathLike):
-            read_rows(X, None)  # which says what is wrong
         check_consistent_length(X, y)
         if not len(y):
             raise ValueError("Found 0 samples in X, while there must be rows to learn from.")
-        return y, _check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        return y, of_mean_one(check_row_weights(sample_weight, X))
 
     def _class_weights(self, y: np.ndarray, weights: np.ndarray, earlier: Targets | None) -> dict[Any, float]:
         """Return the weight of each class, those of the fit that is gone on from included; others weigh 1."""
@@ -287,7 +299,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         if isinstance(self.freeze_depth, str):
             return self.freeze_depth == "all"
         backbone, rows = self._resolve(X)
-        preparation = backbone.preparation.with_options(max_length=self.max_length, prompt=self.prompt)
+        preparation = backbone.preparation.with_options(max_length=plain(self.max_length), prompt=plain(self.prompt))
         stages = backbone.find_stages(preparation.fitted_to(preparation.read(rows.values)))
         return resolve_depth(self.freeze_depth, stages) == len(stages)
 
@@ -304,14 +316,14 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             )
         places = np.arange(len(y))
         training, held_out = train_test_split(
-            places, test_size=self.validation_fraction, random_state=seed, stratify=self._strata(y)
+            places, test_size=plain(self.validation_fraction), random_state=seed, stratify=self._strata(y)
         )
         training, held_out = np.sort(training), np.sort(held_out)
         parts = [_safe_indexing(X, training), _safe_indexing(X, held_out)]
         return *parts, y[training], y[held_out], weights[training], weights[held_out]
 
     def _n_held_out(self, y: np.ndarray) -> int:
-        held_out = self.validation_fraction
+        held_out = plain(self.validation_fraction)
         return int(np.ceil(held_out * len(y))) if held_out < 1 else int(held_out)
 
     def _strata(self, y: np.ndarray) -> np.ndarray | None:
@@ -360,15 +372,9 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             )
         backbone = self._tuned_backbone()
         rows = read_rows(X, backbone.kind)
+        self._refuse_texts_in_tables(backbone, rows)
         self._check_columns(X, rows, reset=False)
         return backbone, rows
-
-    def _columns_of(self, X: Any, rows: Rows) -> dict[str, Any]:
-        """Return what a fit keeps of the columns; nothing of this estimator is changed."""
-        shell = type(self).__new__(type(self))
-        shell.__dict__.update(self.get_params())
-        shell._check_columns(X, rows, reset=True)
-        return {name: value for name, value in vars(shell).items() if name in _OF_COLUMNS}
 
     def _plan(
         self,
@@ -383,39 +389,39 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         n_rows: int,
         validates: bool,
     ) -> Plan:
-        from_random = self._is_random(untrained)
+        own, from_random = plain_parameters(self), self._is_random(untrained)
         run = self._frozen_run(preparation)
         autocast = None
         if device.type == "cuda" and self.precision != "float32":
             dtype = resolve_precision(self.precision, device, backbone.kind)
             autocast = None if dtype == torch.float32 else dtype
-        max_epochs = self.max_epochs
+        max_epochs = own.max_epochs
         if max_epochs == "auto":
             max_epochs = _FEW_EPOCHS if n_rows >= _MANY_ROWS and not from_random else _EPOCHS
         settings = Settings(
             max_epochs=max_epochs,
-            batch_size=self.batch_size,
-            optimizer=self.optimizer,
-            lr_scheduler=self.lr_scheduler,
-            warmup_ratio=self.warmup_ratio,
-            max_grad_norm=self.max_grad_norm,
-            n_iter_no_change=self.n_iter_no_change if validates else None,
+            batch_size=own.batch_size,
+            optimizer=own.optimizer,
+            lr_scheduler=own.lr_scheduler,
+            warmup_ratio=own.warmup_ratio,
+            max_grad_norm=own.max_grad_norm,
+            n_iter_no_change=own.n_iter_no_change if validates else None,
             seed=int(random.randint(2**31 - 1)),
             device=device,
             dtype=torch.float64 if preparation.exact and device.type != "mps" else torch.float32,
             autocast=autocast,
         )
-        head_init = "random" if untrained else self.head_init
-        fixed_norms = self.freeze_batch_norm
+        head_init = "random" if untrained else own.head_init
+        fixed_norms = own.freeze_batch_norm
         if isinstance(fixed_norms, str):
             fixed_norms = head_init == "probe" and (shift is None or shift <= LEARNED_NORMS)
-        rate = self.learning_rate
+        rate = own.learning_rate
         if isinstance(rate, str):
             rate = _UNTRAINED_RATE if untrained else _LEARNING_RATES[backbone.kind]
-        new_head_rate = rate if untrained else rate * self.head_lr_ratio
+        new_head_rate = rate if untrained else rate * own.head_lr_ratio
         # Under a head there is nothing to distort where all is frozen.
         moves_with_network = head_init == "probe" and depth < len(backbone.find_stages(preparation))
-        rates = StageRates(rate if moves_with_network else new_head_rate, rate, 1.0 if untrained else self.layer_decay)
+        rates = StageRates(rate if moves_with_network else new_head_rate, rate, 1.0 if untrained else own.layer_decay)
         source = None
         if self.source_probe is not None:
             X_source, y_source = self.source_probe
@@ -431,18 +437,18 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             new_head_rate=new_head_rate,
             settings=settings,
             run=run,
-            weight_decay=self.weight_decay,
-            l2_sp=self.l2_sp,
+            weight_decay=own.weight_decay,
+            l2_sp=own.l2_sp,
             head=self.head,
             head_init=head_init,
-            pooling=pooling_modes(self.pooling),
-            unfreeze_every=None if untrained else self.unfreeze_every,
+            pooling=pooling_modes(own.pooling),
+            unfreeze_every=None if untrained else own.unfreeze_every,
             augment=resolve_augment(self.augment, backbone.kind),
-            stability_every=self.stability_every,
+            stability_every=own.stability_every,
             source=source,
             untrained=fresh,
             fixed_norms=bool(fixed_norms),
-            interpolation=1.0 if from_random else float(self.weight_interpolation),
+            interpolation=1.0 if from_random else float(own.weight_interpolation),
         )
 
     def _fitted_attributes(
@@ -455,6 +461,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             "_preparation": preparation,
             "_targets": targets,
             "_network": network,
+            "_tuned": _Once(),
             "_n_features_out": len(network.center),
         }
 
@@ -487,6 +494,7 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
         """Run rows through the tuned network; with the cache, what is frozen runs once for each row."""
         check_is_fitted(self)
         self._validate_params()
+        X = as_container(X)
         rows = read_rows(X, self.modality_)
         self._check_columns(X, rows, reset=False)
         values = self._preparation.read(rows.values)
@@ -505,10 +513,12 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
     @known_settings()
     def _tuned_backbone(self) -> Backbone:
         """Return the tuned network as a handle of its own."""
-        if not hasattr(self, "_tuned"):
+
+        def make() -> Backbone:
             network, readout = self._network.tuned_copy()
-            self._tuned = self.backbone_.trained(network, readout, self._preparation, self.lineage_)
-        return self._tuned
+            return self.backbone_.trained(network, readout, self._preparation, self.lineage_)
+
+        return self._tuned.get(make)
 
     def __sktransfer_backbone__(self) -> Backbone:
         """Hand the tuned network to another estimator, as its `backbone`."""
@@ -572,19 +582,22 @@ class TunedEstimator(CallbackSupportMixin, ClassNamePrefixFeaturesOutMixin, Tran
             self._network = TunableNetwork(cut, self._preparation, head, len(values["center"]))
             self._network.take_state(values)
             self._network.eval()
+            self._tuned = _Once()
 
 
-def check_all_there(y: Any) -> None:
-    """Refuse missing labels, which would become a class of their own, or an error that does not say what is wrong."""
-    if getattr(getattr(y, "dtype", None), "kind", "") == "f":
-        assert_all_finite(y, input_name="y")
-    if isinstance(y, np.ndarray) and y.dtype != object or getattr(y, "ndim", 1) != 1 or not hasattr(y, "__iter__"):
-        return
-    missing = [place for place, label in enumerate(y) if label is None or is_scalar_nan(label) or is_pandas_na(label)]
-    if missing:
-        raise ValueError(
-            f"Input y contains NaN or None: {len(missing)} row(s) have no label, the first is row {missing[0]}. Leave them out."
-        )
+class _Once:
+    """A value that is made when it is first asked for, by one thread."""
+
+    def __init__(self) -> None:
+        self._lock = ProcessLock("a tuned network's handle")
+        self._made: Any = None
+
+    def get(self, make: Callable[[], Any]) -> Any:
+        """Return the value, made now or before."""
+        with self._lock:
+            if self._made is None:
+                self._made = make()
+            return self._made
 
 
 def _check_source(source_probe: Any) -> None:
@@ -592,7 +605,8 @@ def _check_source(source_probe: Any) -> None:
         raise ValueError(f"source_probe must be a tuple (X, y). Got one of {len(source_probe)} parts.")
     X, y = source_probe
     with about("source_probe"):
-        check_all_there(y)
+        X = as_container(X)
+        check_targets(y)
         y = column_or_1d(y)
         check_consistent_length(X, y)
         if type_of_target(y) not in ("binary", "multiclass"):
@@ -620,19 +634,19 @@ def _check_same_columns(X: Any, X_val: Any) -> None:
         )
 
 
-def _each(class_weights: dict[Any, float], y: np.ndarray) -> np.ndarray | float:
+def _each(class_weights: dict[Any, float], y: np.ndarray) -> np.ndarray:
     """Return the class weight of each row."""
-    return np.array([class_weights.get(label, 1.0) for label in y.tolist()]) if class_weights else 1.0
+    return np.array([class_weights.get(label, 1.0) for label in y.tolist()]) if class_weights else np.ones(len(y))
 
 
 def _weighted(X: Any, y: np.ndarray, weights: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
-    """Leave out rows that have no weight: that is the same as no row."""
+    """Leave out rows that have no weight, which is the same as no row, and bring the others' mean to 1."""
     kept = np.flatnonzero(weights)
     if not len(kept):
         raise ValueError("All sample weights are zero, so there is nothing to learn from.")
     if len(kept) == len(weights):
-        return X, y, weights
-    return _safe_indexing(X, kept), y[kept], weights[kept]
+        return X, y, of_mean_one(weights)
+    return _safe_indexing(X, kept), y[kept], of_mean_one(weights[kept])
 
 
 def _lineage_of(backbone: Backbone, untrained: bool) -> tuple[dict[str, Any], ...]:

@@ -9,10 +9,10 @@ import numpy as np
 
 from sktransfer.backbones.backbone import Backbone
 from sktransfer.backbones.encoding import EncodingPass, Run, look_up
+from sktransfer.backbones.keyed import keyed
 from sktransfer.backbones.preparation import Preparation
 from sktransfer.backbones.readout import Readout
 from sktransfer.backbones.split_check import trim
-from sktransfer.caching.keys import context_digest
 from sktransfer.runtime.device import frozen_pass
 
 
@@ -37,13 +37,8 @@ class Activations:
         self.run = run
         self._preparation = preparation
         self._pass = _ActivationPass(backbone, preparation, depth, has_tokens, run)
-        self._context = context_digest(
-            {
-                "fingerprint": backbone.fingerprint,
-                "preparation": preparation.describe(),
-                "activation": depth,
-                "precision": str(run.dtype),
-            }
+        self._cache, self._context = keyed(
+            run.cache, {"activation": depth, "precision": str(run.dtype)}, backbone=backbone, preparation=preparation
         )
 
     def of_rows(self, values: Sequence[Any], digests: Sequence[bytes], places: Sequence[int]) -> list[np.ndarray]:
@@ -68,7 +63,7 @@ class Activations:
             first_place.setdefault(digests[place], place)
         found = _Found(digests)
         missing = first_place
-        cache = self.run.cache
+        cache = self._cache
         with self._pass.backbone.lock:
             if cache is not None:
                 missing = look_up(cache, self._context, first_place, found)

@@ -31,15 +31,26 @@ def resolve_augment(augment: Any, kind: str) -> Callable[[torch.Tensor], torch.T
     TypeError
         If it is a class and not an object.
     """
+    check_augment(augment)
     if augment is None:
         return None
     if kind != "image":
         raise ValueError(f"augment changes images, but X holds {kind} rows. Leave augment=None.")
+    return _crop_and_mirror if isinstance(augment, str) else augment
+
+
+def check_augment(augment: Any) -> None:
+    """Refuse a class where an object is needed.
+
+    Raises
+    ------
+    TypeError
+        If it is one.
+    """
     if isinstance(augment, type):
         raise TypeError(
             f"augment is the class {augment.__name__}; give an object of it, augment={augment.__name__}(...)."
         )
-    return _crop_and_mirror if isinstance(augment, str) else augment
 
 
 def _crop_and_mirror(image: torch.Tensor) -> torch.Tensor:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-import threading
 import warnings
-import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral
@@ -18,9 +15,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from sktransfer._locks import ProcessLock
 from sktransfer.backbones.card import Card
-from sktransfer.backbones.fingerprint import fingerprint, module_tensors
+from sktransfer.backbones.fingerprint import Code, code_of, fingerprint, module_tensors
 from sktransfer.backbones.frozen_copy import frozen_copy, watched
+from sktransfer.backbones.hooks import own_hooks
+from sktransfer.backbones.live_parts import live_parts
 from sktransfer.backbones.pooling import pool
 from sktransfer.backbones.preparation import Inputs, Preparation
 from sktransfer.backbones.split import Split, SplitError, split_network
@@ -68,20 +68,6 @@ def _convolves(network: nn.Module) -> bool:
     return any(isinstance(module, nn.Conv2d) for module in network.modules())
 
 
-_handles: weakref.WeakSet[Backbone] = weakref.WeakSet()
-
-
-def _renew_locks() -> None:
-    """Give a forked process locks of its own: a lock that a thread of the parent held would never be released."""
-    locks: dict[int, threading.RLock] = {}
-    for handle in list(_handles):
-        handle.lock = locks.setdefault(id(handle._network), threading.RLock())
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_renew_locks)
-
-
 class Backbone:
     """A pretrained network with what it needs to read raw rows.
 
@@ -121,7 +107,14 @@ class Backbone:
         Whether outputs of three dimensions are (n, values, time points).
     lineage : tuple of dict, default=()
         What it has been trained on in this package, the first step first.
+    own_code : bool, default=False
+        Whether code of the user's runs in it, which may change while the handle lives.
     """
+
+    # Of handles from pickles of former versions.
+    own_code = False
+    _code: Code | None = None
+    _live_parts: list[Any] | None = None
 
     def __init__(
         self,
@@ -141,8 +134,10 @@ class Backbone:
         channels_last: bool = False,
         time_last: bool = False,
         lineage: tuple[dict[str, Any], ...] = (),
+        own_code: bool = False,
     ):
         self.lineage = lineage
+        self.own_code = own_code
         self.card = card
         self.preparation = preparation
         self.fingerprint = fingerprint
@@ -162,8 +157,7 @@ class Backbone:
         self._replicas: dict[tuple[torch.device, torch.dtype], _Replica] = {}
         # Held while the network runs: hooks are set on it, and rows that another thread is encoding are waited
         # for instead of encoded twice.
-        self.lock = threading.RLock()
-        _handles.add(self)
+        self.lock = ProcessLock("a network")
 
     @property
     def name(self) -> str:
@@ -199,6 +193,8 @@ class Backbone:
         ValueError
             If a stage that the user named is no module of the network, or the network can't read the rows.
         """
+        if self._stages is not None:
+            return self._stages
         with self.lock, torch.no_grad(), preserved_generators():
             if self._stages is None:
                 if self._stage_names is not None:
@@ -389,6 +385,28 @@ class Backbone:
                 )
                 return split_network(self._network, stages, 0, *example)
 
+    def code_now(self, preparation: Preparation) -> Code | None:
+        """Look at the code of the user's that runs in the network and prepares its rows, as it is now.
+
+        The fingerprint tells what it was when the handle was made. A handle lives on while a module's setting changes,
+        and comes out of a pickle in a process that has edited code.
+
+        Returns
+        -------
+        Code or None
+            None where all code is of this package and the libraries that it loads networks from.
+        """
+        if not self.own_code:
+            return None
+        with self.lock:
+            if self._live_parts is None:
+                self._live_parts = live_parts([self._network, self.readout])
+            code = code_of(*self._live_parts)
+            if self._code is not None and self._code != code:
+                self._replicas.clear()  # what was folded was found by running the former code
+            self._code = code
+        return code.joined(code_of(getattr(preparation, "transform", None)))
+
     def has_tokens(self, depth: int) -> bool:
         """Whether dimension 1 of the activation at a depth that `split` has cut is the tokens of a text."""
         return self._split_checks[depth].has_tokens
@@ -419,7 +437,6 @@ class Backbone:
         """Return a handle of the same network, loaded from another place; the weights are shared."""
         handle = Backbone.__new__(Backbone)
         handle.__dict__.update(self.__dict__, card=card, origin=origin)
-        _handles.add(handle)
         return handle
 
     def trained(
@@ -460,11 +477,12 @@ class Backbone:
             fingerprint=fingerprint(tensors, [self.fingerprint, preparation.describe()]),
             origin=None,
             lineage=lineage,
-            lock=threading.RLock(),
+            lock=ProcessLock("a network"),
             _replicas={},
+            _code=None,
+            _live_parts=None,
             _split_checks=dict(self._split_checks),
         )
-        _handles.add(handle)
         return handle
 
     def _plain_replica(self, device: torch.device, dtype: torch.dtype) -> _Replica:
@@ -496,8 +514,7 @@ class Backbone:
     def restored(cls, state: dict[str, Any]) -> Backbone:
         """Rebuild a handle from what its pickle holds."""
         handle = cls.__new__(cls)
-        handle.__dict__.update(state, lock=threading.RLock(), _replicas={})
-        _handles.add(handle)
+        handle.__dict__.update(state, lock=ProcessLock("a network"), _replicas={})
         return handle
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -505,7 +522,12 @@ class Backbone:
 
         if self.origin is not None:
             return loading.load_again, (self.origin, self.fingerprint)
-        state = {name: value for name, value in self.__dict__.items() if name not in ("lock", "_replicas")}
+        made_anew = ("lock", "_replicas", "_code", "_live_parts")
+        state = {name: value for name, value in self.__dict__.items() if name not in made_anew}
+        # A copy, which shares the tensors: another thread's pass may set hooks on the network while it is written.
+        with self.lock:
+            tensors = [*self._network.parameters(), *self._network.buffers()]
+            state["_network"] = copy.deepcopy(self._network, {id(tensor): tensor for tensor in tensors})
         return loading.take_in, (state,)
 
 
@@ -557,24 +579,16 @@ class _Stop(Exception):
 def outputs_of(network: nn.Module, modules: Sequence[str], inputs: Inputs) -> list[torch.Tensor]:
     """Run a network until the last of `modules` has run, and return their outputs in the order given."""
     outputs: dict[str, torch.Tensor] = {}
-    wanted, owner = set(modules), threading.get_ident()
+    wanted = set(modules)
 
     def keep(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
-            # Another thread may be running the same modules.
-            if threading.get_ident() == owner:
-                outputs[name] = main_tensor(output)
-                if len(outputs) == len(wanted):
-                    raise _Stop
+            outputs[name] = main_tensor(output)
+            if len(outputs) == len(wanted):
+                raise _Stop
 
         return hook
 
-    handles = [network.get_submodule(name).register_forward_hook(keep(name)) for name in wanted]
-    try:
+    with own_hooks([(network.get_submodule(name), keep(name)) for name in wanted]), suppress(_Stop):
         network(*inputs.args, **inputs.kwargs)
-    except _Stop:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
     return [outputs[name] for name in modules]

@@ -40,6 +40,8 @@ def list_backbones(modality: str | None = None, *, pattern: str | None = None) -
     ------
     ValueError
         If there is no such modality.
+    TypeError
+        If the pattern is no str.
 
     See Also
     --------
@@ -53,8 +55,10 @@ def list_backbones(modality: str | None = None, *, pattern: str | None = None) -
     >>> list_backbones(pattern="resnet18")[0].dimension
     512
     """
-    if modality is not None and modality not in _MODALITIES:
+    if modality is not None and not (isinstance(modality, str) and modality in _MODALITIES):
         raise ValueError(f"modality must be one of {', '.join(map(repr, _MODALITIES))} or None. Got {modality!r}.")
+    if pattern is not None and not isinstance(pattern, str):
+        raise TypeError(f"pattern must be a str such as '*resnet*', or None. Got {pattern!r}.")
     return [
         card
         for card in [*_shipped_cards(), *_listed_cards().values()]

@@ -11,18 +11,18 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from sktransfer.backbones.backbone import Backbone
+from sktransfer.backbones.keyed import keyed
 from sktransfer.backbones.pooling import pool_windows
 from sktransfer.backbones.preparation import Preparation
 from sktransfer.backbones.readout import Readout
 from sktransfer.backbones.rows import Rows
 from sktransfer.backbones.text import TextPreparation
 from sktransfer.caching.interface import RowCache
-from sktransfer.caching.keys import context_digest
 from sktransfer.runtime.batching import batches_by_size, made_ahead
 from sktransfer.runtime.device import free_memory, frozen_pass, is_out_of_memory
+from sktransfer.runtime.progress import progress_bar
 
 # A GPU is kept busy by larger batches than a processor.
 _ACCELERATOR_FACTOR = 64
@@ -90,15 +90,19 @@ def encode(backbone: Backbone, preparation: Preparation, readout: Readout, rows:
     # Another thread that encodes the same rows is waited for; what it stored is then found.
     with backbone.lock:
         missing = first_place
-        context = b""
-        if run.cache is not None:
-            context = _context(backbone, preparation, readout, run)
-            missing = look_up(run.cache, context, first_place, result)
+        cache, context = keyed(
+            run.cache,
+            {"readout": asdict(readout), "precision": str(run.dtype)},
+            backbone=backbone,
+            preparation=preparation,
+        )
+        if cache is not None:
+            missing = look_up(cache, context, first_place, result)
         passing = EncodingPass(backbone, preparation, readout, run)
         for places, vectors in passing.embed(rows.values, list(missing.values())):
             result.write(places, vectors)
-            if run.cache is not None:
-                run.cache.put_many([context + digests[place] for place in places], vectors)
+            if cache is not None:
+                cache.put_many([context + digests[place] for place in places], vectors)
     repeats = [place for place, row_digest in enumerate(digests) if first_place[row_digest] != place]
     return result.repeated([first_place[digests[place]] for place in repeats], repeats)
 
@@ -128,18 +132,6 @@ class _Result:
         if places:
             self.vectors[places] = self.vectors[sources]
         return self.vectors
-
-
-def _context(backbone: Backbone, preparation: Preparation, readout: Readout, run: Run) -> bytes:
-    """Digest of everything beside the row that decides its embedding."""
-    return context_digest(
-        {
-            "fingerprint": backbone.fingerprint,
-            "preparation": preparation.describe(),
-            "readout": asdict(readout),
-            "precision": str(run.dtype),
-        }
-    )
 
 
 def look_up(cache: RowCache, context: bytes, wanted: Mapping[bytes, int], result: Found) -> dict[bytes, int]:
@@ -181,7 +173,7 @@ class EncodingPass:
             return
         size = self.preparation.chunk_rows if self.readout.window_pooling is None else _LONG_ROWS_AT_ONCE
         chunks = [places[start : start + size] for start in range(0, len(places), size)]
-        with tqdm(total=len(places), desc=self.backbone.name, unit="row", disable=not self.run.progress) as bar:
+        with progress_bar(len(places), self.backbone.name, "row", show=self.run.progress) as bar:
             prepared = made_ahead(
                 partial(prepare_rows, self.preparation, values), chunks, threads=self.preparation.threads
             )

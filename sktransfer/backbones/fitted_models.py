@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import pickle
-import threading
 import weakref
 from typing import Any
 
@@ -16,13 +15,14 @@ from sklearn.utils import InputTags, get_tags
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from sktransfer._locks import ProcessLock
 from sktransfer.backbones.leaves import Leaves
 from sktransfer.caching.pickled import PickledState, pickled_state
 
 # In the order of preference: the first that a model has is what it gives by default.
 OUTPUTS = ("leaves", "transform", "decision_function", "predict_proba", "predict", "score_samples", "leaf_values")
 
-_lock = threading.Lock()
+_lock = ProcessLock("copies of fitted models")
 # By identity of the caller's model: that model, the digest of its state, and the copy made of it in that state.
 _copies: dict[int, tuple[weakref.ref, PickledState, weakref.ref[FittedModel]]] = {}
 

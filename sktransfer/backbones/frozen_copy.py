@@ -14,6 +14,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 
+from sktransfer.backbones.hooks import own_hooks
 from sktransfer.backbones.trace import tensors_in
 
 # Exactly these: a subclass may do more than its base.
@@ -102,13 +103,8 @@ def watched(network: nn.Module) -> Iterator[Watch]:
     """
     watch = Watch(network)
     chosen = [module for module in network.modules() if type(module) in (*_CONVOLUTIONS, *_NORMS) and _is_bare(module)]
-    handles = [module.register_forward_hook(watch.after) for module in chosen]
-    try:
-        with watch:
-            yield watch
-    finally:
-        for handle in handles:
-            handle.remove()
+    with own_hooks([(module, watch.after) for module in chosen]), watch:
+        yield watch
 
 
 def _is_bare(module: nn.Module) -> bool:

@@ -15,6 +15,7 @@ from huggingface_hub.errors import EntryNotFoundError, GatedRepoError, LocalEntr
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
+from sktransfer import _locks
 from sktransfer.runtime.seeding import preserved_generators
 
 # Files whose presence or absence decides how a directory is read. A cache that other software filled may lack one
@@ -51,8 +52,9 @@ def hub_directory(name: str) -> Path:
     try:
         if huggingface_hub.constants.HF_HUB_OFFLINE:
             raise OSError("HF_HUB_OFFLINE is set")
-        _probe()
-        return _download(name)
+        with _locks.loading.let_go():
+            _probe()
+            return _download(name)
     except Exception as error:
         # The client raises its HTTP library's errors, its own and OSErrors; none is of use to a person here.
         if cached is not None:

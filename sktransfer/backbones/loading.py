@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
@@ -13,7 +12,9 @@ from typing import Any
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
+from sktransfer import _locks
 from sktransfer._nearest import did_you_mean
+from sktransfer._paths import is_path
 from sktransfer.backbones import architectures, catalogue, shipped
 from sktransfer.backbones.backbone import Backbone, Origin
 from sktransfer.backbones.fitted_models import find_model
@@ -32,7 +33,7 @@ from sktransfer.runtime.seeding import preserved_generators
 
 # Handles that stay loaded although no estimator holds them: the folds of a search come and go.
 _KEPT_LOADED = 4
-_lock = threading.RLock()
+_lock = _locks.ProcessLock("networks that are loaded")
 _recent: OrderedDict[Hashable, Backbone] = OrderedDict()
 _alive: weakref.WeakValueDictionary[Hashable, Backbone] = weakref.WeakValueDictionary()
 
@@ -48,7 +49,7 @@ def known_kind(backbone: Any) -> str | None:
 
 
 def reads_missing(backbone: Any) -> bool:
-    """Whether a backbone for tables accepts missing numbers, where the rows of the fit had some."""
+    """Whether a backbone for tables accepts missing values."""
     handle = _loaded(backbone)
     if handle is None:
         return architectures.kind_of(backbone) == "table"
@@ -97,6 +98,7 @@ def load_backbone(
     OSError
         If the weights are not on disk and can't be downloaded.
     """
+    check_backbone(backbone)
     given = backbone
     if hasattr(backbone, "__sktransfer_backbone__") and not isinstance(backbone, type):
         try:
@@ -122,17 +124,11 @@ def load_backbone(
         handle = backbone
     elif isinstance(backbone, str | os.PathLike):
         handle = _load_named(backbone, weights, kind, rows)
-    elif find_model(backbone) is not None:
+    else:
         raise TypeError(
             f"The backbone is a scikit-learn model, {type(given).__name__}, and no network that can be tuned. "
             "PretrainedFeatureExtractor(backbone=model) turns what it gives into features; where it holds a torch.nn.Module "
             "(a skorch net's module_), give that."
-        )
-    else:
-        raise TypeError(
-            "backbone must be a name, a directory, a torch.nn.Module, a ModuleBackbone, a SentenceTransformer, a pipeline "
-            f"of transformers, or a fitted estimator of sktransfer or scikit-learn. Got {type(backbone).__name__}. A "
-            "network and its tokenizer or image transform go together as ModuleBackbone(module, preparation=...)."
         )
     if kind is not None and handle.kind != kind:
         raise ValueError(
@@ -142,6 +138,40 @@ def load_backbone(
     return handle
 
 
+def check_backbone(backbone: Any) -> None:
+    """Refuse what names or holds no network, before anything is read.
+
+    Raises
+    ------
+    ValueError
+        If it is a name that can't be one.
+    TypeError
+        If it is of a type that can't be a backbone.
+    """
+    if isinstance(backbone, type):
+        raise TypeError(
+            f"backbone must be an instance, not the class {backbone.__name__}: write backbone={backbone.__name__}(...)."
+        )
+    if isinstance(backbone, str | os.PathLike) and not is_path(backbone):
+        raise ValueError(
+            f"backbone={backbone!r} can't name a network: it is empty, holds a NUL, or is too long for a name or a path."
+        )
+    if not names_or_holds_network(backbone) and find_model(backbone) is None:
+        raise TypeError(
+            "backbone must be a name, a directory, a torch.nn.Module, a ModuleBackbone, a SentenceTransformer, a pipeline "
+            f"of transformers, or a fitted estimator of sktransfer or scikit-learn. Got {type(backbone).__name__}. A "
+            "network and its tokenizer or image transform go together as ModuleBackbone(module, preparation=...)."
+        )
+
+
+def names_or_holds_network(backbone: Any) -> bool:
+    """Whether a value is of a type that can be a backbone, models of scikit-learn apart."""
+    if isinstance(backbone, str | os.PathLike):
+        return is_path(backbone)
+    known = isinstance(backbone, nn.Module | ModuleBackbone | Backbone) or is_model_object(backbone)
+    return known or hasattr(backbone, "__sktransfer_backbone__")
+
+
 def unload_backbones() -> None:
     """Forget the networks that no estimator holds."""
     with _lock:
@@ -149,10 +179,11 @@ def unload_backbones() -> None:
 
 
 def _once(key: Hashable, make: Callable[[], Backbone]) -> Backbone:
-    with _lock:
+    with _lock, _locks.loading:
         handle = _alive.get(key)
         if handle is None:
-            with known_settings(), preserved_generators():  # building a network draws random weights before the real ones come in
+            # Building a network draws random weights before the real ones come in.
+            with known_settings(), preserved_generators():
                 handle = make()
             # Two ways of naming the same network share one copy of its weights.
             known = _alive.setdefault(handle.fingerprint, handle)
@@ -166,8 +197,9 @@ def _once(key: Hashable, make: Callable[[], Backbone]) -> Backbone:
 
 
 def _load_module(module: nn.Module, kind: str | None) -> Backbone:
-    from sktransfer.backbones.timm_models import is_timm, load_timm_module
-    from sktransfer.backbones.torchvision_models import is_torchvision, load_torchvision_module
+    with _locks.loading:
+        from sktransfer.backbones.timm_models import is_timm, load_timm_module
+        from sktransfer.backbones.torchvision_models import is_torchvision, load_torchvision_module
 
     if kind not in ("table", "series"):
         check_complete(module)
@@ -246,7 +278,8 @@ def _default_name(kind: str | None) -> str:
 
 
 def _loader_of(name: str, *, is_path: bool) -> Callable[[Origin], Backbone]:
-    from sktransfer.backbones import timm_models, torchvision_models
+    with _locks.loading:
+        from sktransfer.backbones import timm_models, torchvision_models
 
     if not is_path:
         if name in shipped.names():
@@ -254,7 +287,9 @@ def _loader_of(name: str, *, is_path: bool) -> Callable[[Origin], Backbone]:
         if name in torchvision_models.torchvision_names():
             return _load_torchvision
         # Asking timm for its names imports it, which names of the hub need not wait for.
-        if name.startswith("timm/") or ("/" not in name and name in timm_models.timm_names()):
+        with _locks.loading:
+            is_timm = name.startswith("timm/") or ("/" not in name and name in timm_models.timm_names())
+        if is_timm:
             return _load_timm
     # os.path, because it takes a string that can't be a name for one that isn't there.
     if name and os.path.isdir(name):

@@ -8,9 +8,12 @@ from collections.abc import Callable, Sequence
 from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
+from tokenizers import Tokenizer
 from torch import nn
 
+from sktransfer._parameters import is_int
 from sktransfer.backbones.backbone import Backbone
 from sktransfer.backbones.card import Card
 from sktransfer.backbones.fingerprint import describe, fingerprint, module_tensors
@@ -91,23 +94,31 @@ class ModuleBackbone:
     ):
         if not isinstance(module, nn.Module):
             raise TypeError(f"ModuleBackbone takes a torch.nn.Module. Got {type(module).__name__}.")
-        if modality not in _MODULE_KINDS:
+        if not isinstance(modality, str) or modality not in _MODULE_KINDS:
             raise ValueError(f"modality must be one of {', '.join(map(repr, _MODULE_KINDS))}. Got {modality!r}.")
-        modes = (pooling,) if isinstance(pooling, str) else tuple(pooling)
-        unknown = [mode for mode in modes if mode not in POOLINGS]
-        if unknown or not modes:
+        modes = tuple(pooling) if isinstance(pooling, list | tuple) else (pooling,)
+        if not modes or not all(isinstance(mode, str) and mode in POOLINGS for mode in modes):
             raise ValueError(f"pooling must be among {', '.join(POOLINGS)}. Got {pooling!r}.")
         if modality != "text" and preparation is not None and not callable(preparation):
             taken = "a PIL image" if modality == "image" else "an array"
             raise TypeError(
                 f"preparation must be a callable from {taken} to a tensor. Got {type(preparation).__name__}."
             )
-        if isinstance(max_length, bool) or not isinstance(max_length, Integral) or max_length < 1:
+        if not is_int(max_length) or max_length < 1:
             raise ValueError(f"max_length must be a whole number of tokens, at least 1. Got {max_length!r}.")
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"name must be a str or None. Got {name!r}.")
+        if stages is not None and not isinstance(stages, Sequence | np.ndarray):
+            raise TypeError(f"stages must be a list of module names, such as ['layer1', 'layer2']. Got {stages!r}.")
         if stages is not None:
             resolve_stages(module, stages)
         if modality == "text" and preparation is None:
             raise ValueError("A text module needs its tokenizer: ModuleBackbone(module, preparation=tokenizer, ...).")
+        if modality == "text" and not isinstance(getattr(preparation, "backend_tokenizer", preparation), Tokenizer):
+            raise TypeError(
+                "preparation of a text module must be a tokenizers.Tokenizer or a fast tokenizer of transformers. Got "
+                f"{type(preparation).__name__}, which has no fast core."
+            )
         self.module = module
         self.modality = modality
         self.preparation = preparation
@@ -155,6 +166,7 @@ class ModuleBackbone:
                 layer_pooling=self.pooling,
                 stage_names=self.stages,
                 time_last=self.modality == "series",
+                own_code=True,
             )
 
         return identity, make

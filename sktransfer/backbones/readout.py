@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Any
 
+from sktransfer._parameters import is_int
 from sktransfer.backbones.backbone import Backbone
 from sktransfer.backbones.pooling import POOLINGS
 from sktransfer.backbones.preparation import Preparation
@@ -88,16 +88,30 @@ def pooling_modes(pooling: Any) -> str | tuple[str, ...] | None:
     """
     if isinstance(pooling, str):
         return None if pooling == "auto" else pooling
-    if not pooling or any(mode not in POOLINGS for mode in pooling):
+    if not pooling or not all(isinstance(mode, str) and mode in POOLINGS for mode in pooling):
         raise ValueError(f"pooling must be 'auto' or among {', '.join(POOLINGS)}. Got {pooling!r}.")
     return tuple(pooling)
 
 
+def check_layer(layer: Any) -> None:
+    """Refuse what is a `layer` of no network.
+
+    Raises
+    ------
+    ValueError
+        If it is neither a place nor a name nor some of these.
+    """
+    asked = list(layer) if isinstance(layer, list | tuple) else [layer]
+    if layer is not None and (
+        not asked or not all(bool(one) if isinstance(one, str) else is_int(one) for one in asked)
+    ):
+        raise ValueError(f"layer must be the place or name of a stage, or a list of those. Got {layer!r}.")
+
+
 def _find_layers(backbone: Backbone, preparation: Preparation, layer: Any) -> tuple[int, ...] | None:
     """Turn the parameter `layer` into places among the stages."""
+    check_layer(layer)
     if layer is None:
         return None
-    asked = [layer] if isinstance(layer, Integral | str) else list(layer)
-    if not asked or any(isinstance(one, bool) or not isinstance(one, Integral | str) for one in asked):
-        raise ValueError(f"layer must be the place or name of a stage, or a list of those. Got {layer!r}.")
+    asked = list(layer) if isinstance(layer, list | tuple) else [layer]
     return tuple(backbone.find_layer(one, preparation) for one in asked)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL.Image import Image
 from scipy.sparse import issparse
 
-from sktransfer.backbones.table_rows import refuse_masked
+from sktransfer._containers import array_of, as_container, is_missing, refuse_masked
 
 _FORMS = (
     "Series are an array (n, channels, time points), an array or frame (n, time points) of one channel, or a list of arrays "
@@ -39,9 +39,7 @@ def read_series(X: Any) -> list[np.ndarray]:
         If `X` is empty, or a row is missing, of another number of dimensions, without time points, or holds NaN or
         infinity.
     """
-    refuse_masked(X)
-    for row in X if isinstance(X, list | tuple) else ():
-        refuse_masked(row)
+    X = as_container(X)
     values = _unpack(X)
     if len(values) == 0:
         raise ValueError(f"Found array with 0 sample(s): X is empty, while a minimum of 1 is required. {_FORMS}")
@@ -56,23 +54,13 @@ def _unpack(X: Any) -> np.ndarray | Sequence[Any]:
         raise TypeError(
             "Sparse data was passed for X, but series are dense. Use .toarray() to convert to a dense array."
         )
-    if isinstance(X, str | bytes | Image | dict):
-        raise TypeError(f"X is a {type(X).__name__}, a scalar where series were expected. {_FORMS}")
-    if hasattr(X, "detach"):  # a torch tensor, possibly with gradients or on a GPU
-        X = X.detach().cpu().numpy()
     if hasattr(X, "columns") and hasattr(X, "shape"):
         return _of_frame(X)
     X = nw.from_native(X, allow_series=True, pass_through=True)
     if isinstance(X, nw.Series):
-        return X.to_list()
-    if isinstance(X, list | tuple):
+        return X.to_numpy() if isinstance(X.dtype, nw.Array) else as_container(X.to_list())
+    if isinstance(X, list):
         return X
-    if not isinstance(X, np.ndarray):
-        if not hasattr(X, "__array__") and not hasattr(X, "__array_interface__"):
-            raise TypeError(f"X must be a list, an array, a Series or a frame. Got {type(X).__name__}. {_FORMS}")
-        X = np.asarray(X)
-    if X.ndim == 0:
-        raise ValueError(f"Expected an array of series, got a scalar array instead. {_FORMS}")
     if X.dtype == object:
         if X.ndim == 2 and X.shape[1] == 1:
             X = X[:, 0]
@@ -85,7 +73,7 @@ def _unpack(X: Any) -> np.ndarray | Sequence[Any]:
     return X
 
 
-def _of_frame(X: Any) -> np.ndarray | list[Any]:
+def _of_frame(X: Any) -> np.ndarray | Sequence[Any]:
     """Read a frame: a column for each time point, or one column that holds whole series."""
     frame = nw.from_native(X, eager_only=True)
     held = [dtype.is_numeric() or dtype == nw.Boolean for dtype in frame.schema.values()]
@@ -96,7 +84,7 @@ def _of_frame(X: Any) -> np.ndarray | list[Any]:
             raise ValueError(f"Row {row} of X misses a value in column {missing[0].name!r}. {_FILL}")
         return frame.select(nw.all().cast(nw.Float64)).to_numpy()
     if len(held) == 1:
-        return frame[frame.columns[0]].to_list()
+        return _unpack(frame[frame.columns[0]].to_native())
     raise ValueError(
         f"X is a frame of {len(held)} columns that are not all numbers. Series are read from a frame with one number for each "
         "time point, or from one column of arrays: select it, X[['name']], or use sklearn.compose.ColumnTransformer."
@@ -118,15 +106,17 @@ def _of_array(values: np.ndarray) -> list[np.ndarray]:
 
 
 def _of_row(value: Any, row: int) -> np.ndarray:
-    if value is None or type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and np.isnan(value)):
+    if is_missing(value):
         raise ValueError(f"Row {row} of X is missing ({value!r}), not a series. Drop the row.")
-    if isinstance(value, str | bytes | dict | set | Image):
+    if isinstance(value, str | bytes | bytearray | dict | set | Image):
         raise TypeError(f"Row {row} of X is of type {type(value).__name__}, not a series. {_FORMS}")
+    for channel in value if isinstance(value, list | tuple) else (value,):
+        refuse_masked(channel, f"Row {row} of X")
     try:
-        array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)
+        array = np.asarray(array_of(value))
         if array.dtype == object:  # an array of arrays, as one gets back from a frame's column
             array = np.array([np.asarray(channel, dtype=np.float64) for channel in array], dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(
             f"Row {row} of X is a {type(value).__name__} that makes no array of numbers (channels, time points), for its "
             f"channels differ in length, or hold something else: {error}"

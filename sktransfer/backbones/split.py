@@ -19,6 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from sktransfer.backbones.hooks import own_hooks
 from sktransfer.backbones.stages import Stage
 from sktransfer.backbones.trace import evaluating, tensors_in, tensors_with_paths
 from sktransfer.runtime.device import is_out_of_memory
@@ -60,23 +61,22 @@ class Split:
         """
         if not self.stages:
             raise SplitError("A split at depth 0 has no prefix: call its suffix with None as the activation.")
-        owner = threading.get_ident()
 
         def stop(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            # The network is shared: another thread may be running the whole of it.
-            if threading.get_ident() == owner:
-                raise _Reached(next(tensors_in(output)))
+            raise _Reached(next(tensors_in(output)))
 
         boundary = self.network.get_submodule(self.stages[-1].modules[-1])
-        handle = boundary.register_forward_hook(stop)
         try:
             # Tensors made in inference mode can't be trained on, hence no_grad.
-            with torch.inference_mode(False), torch.no_grad(), evaluating(self.network):
+            with (
+                own_hooks([(boundary, stop)]),
+                torch.inference_mode(False),
+                torch.no_grad(),
+                evaluating(self.network),
+            ):
                 self.network(*args, **kwargs)
         except _Reached as reached:
             return reached.activation.detach()
-        finally:
-            handle.remove()
         raise SplitError(f"{self.stages[-1].modules[-1]!r} did not run on this input.")
 
 
@@ -246,13 +246,9 @@ def _record(
         if module in seen:
             seen[module].append(_describe((args, kwargs), output, len(ran)))
 
-    handles = [module.register_forward_hook(note, with_kwargs=True) for module in network.modules()]
-    try:
-        with torch.inference_mode(False), torch.no_grad(), evaluating(network):
-            network(*args, **kwargs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    noted = [(module, note) for module in network.modules()]
+    with own_hooks(noted, with_kwargs=True), torch.inference_mode(False), torch.no_grad(), evaluating(network):
+        network(*args, **kwargs)
     records = _single_runs(names, modules, seen)
     return records, _idle_twins(network, dict(zip(names, modules, strict=True)), set(ran))
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import nn
 
+from sktransfer._parameters import is_int, is_number
 from sktransfer.backbones.trace import Trace, trace_forward
 
 # Exact types: a subclass (torchvision's Conv2dNormActivation) has a meaning of its own and stays whole.
@@ -137,26 +138,46 @@ def resolve_depth(freeze_depth: Any, stages: Sequence[Stage]) -> int:
         If `freeze_depth` is out of range or of another kind.
     """
     count = len(stages)
-    names = ", ".join(stage.name for stage in stages) or "none"
-    expected = (
-        f"an int in [{-count}, {count}], a float in [0.0, 1.0] (a share of the stages) or 'all'. "
-        f"The {count} stages are: {names}."
-    )
-    # numpy's numbers register with numbers.Integral and numbers.Real; its booleans do not.
-    if isinstance(freeze_depth, str) and freeze_depth == "all":
-        return count
-    if isinstance(freeze_depth, numbers.Integral) and not isinstance(freeze_depth, bool):
+    if _is_depth(freeze_depth):
+        if isinstance(freeze_depth, str):
+            return count
+        if not isinstance(freeze_depth, numbers.Integral):
+            # 0.29 * 100 is 28.999999999999996 in floating point.
+            return math.floor(float(freeze_depth) * count + 1e-9)
         depth = int(freeze_depth)
         if -count <= depth <= count:
             return depth + count if depth < 0 else depth
-    elif isinstance(freeze_depth, numbers.Real) and not isinstance(freeze_depth, bool):
-        share = float(freeze_depth)
-        if 0.0 <= share <= 1.0:
-            # 0.29 * 100 is 28.999999999999996 in floating point.
-            return math.floor(share * count + 1e-9)
-    elif freeze_depth is None:
-        expected += " Use 0 to train all of them, 'all' to train none."
-    raise ValueError(f"freeze_depth must be {expected} Got {freeze_depth!r} instead.")
+    names = ", ".join(stage.name for stage in stages) or "none"
+    raise _no_depth(freeze_depth, f" in [{-count}, {count}]", f" The {count} stages are: {names}.")
+
+
+def check_depth(freeze_depth: Any) -> None:
+    """Refuse what is a `freeze_depth` of no network, before there is one.
+
+    Raises
+    ------
+    ValueError
+        If it is neither a whole number, nor a share, nor "all".
+    """
+    if not _is_depth(freeze_depth):
+        raise _no_depth(freeze_depth, " (a place in the list of stages, from the end if negative)", "")
+
+
+def _is_depth(freeze_depth: Any) -> bool:
+    if isinstance(freeze_depth, str):
+        return freeze_depth == "all"
+    # 1 is a number of stages, 1.0 a share of them.
+    return is_int(freeze_depth) or (
+        is_number(freeze_depth) and not isinstance(freeze_depth, numbers.Integral) and 0 <= freeze_depth <= 1
+    )
+
+
+def _no_depth(freeze_depth: Any, which: str, stages: str) -> ValueError:
+    way_out = " Use 0 to train all of them, 'all' to train none." if freeze_depth is None else ""
+    return ValueError(
+        f"freeze_depth must be an int{which}, a float in [0.0, 1.0] (a share of the stages) or 'all'.{stages}{way_out} Got "
+        f"{freeze_depth!r} instead."
+    )
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

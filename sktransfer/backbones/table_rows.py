@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -106,7 +108,8 @@ def read_table(X: Any) -> Table:
         X = _of_lists(X)
     array = check_array(X, dtype=None, ensure_all_finite=False)
     if array.dtype.kind in "biuf":
-        return Table(array.astype(np.float64), {}, None)
+        with np.errstate(over="ignore"):  # of long doubles; infinity is refused later
+            return Table(array.astype(np.float64), {}, None)
     if array.dtype.kind in "OUT":
         return _of_columns([column.tolist() for column in array.T], len(array), None)
     raise TypeError(
@@ -127,8 +130,10 @@ def _of_lists(rows: Sequence[Any]) -> np.ndarray:
 
 
 def _of_frame(X: Any) -> Table:
-    # Not all frames call their columns by name: those of pyarrow's tables are the values.
-    labels = list(X.columns if hasattr(X, "iloc") else nw.from_native(X, eager_only=True).columns)
+    if nw.dependencies.is_pyarrow_table(X):
+        labels = list(X.column_names)  # its columns are the values
+    else:
+        labels = list(X.columns if hasattr(X, "iloc") else nw.from_native(X, eager_only=True).columns)
     doubled = (
         sorted({str(label) for label in labels if labels.count(label) > 1}) if len(set(labels)) < len(labels) else []
     )
@@ -151,7 +156,7 @@ def _values(column: nw.Series, label: str) -> np.ndarray | list[Any]:
         return column.cast(nw.Float64).to_numpy()
     if dtype in (nw.Categorical, nw.Enum):
         # Categories of pandas may be numbers; they are categories all the same.
-        return [None if _is_missing(value) else _category(value) for value in column.to_list()]
+        return _categories(column.to_list(), label)
     if dtype in (nw.String, nw.Object, nw.Unknown):
         values = column.to_list()
         if dtype != nw.Unknown or all(_is_missing(value) for value in values):
@@ -161,6 +166,17 @@ def _values(column: nw.Series, label: str) -> np.ndarray | list[Any]:
         f"{label[0].upper()}{label[1:]} of X is of type {shown}, but a table's columns are numbers or strings. Turn it into "
         "numbers (a date into year, month and day, say) or leave it out, for example with ColumnTransformer."
     )
+
+
+def _categories(values: list[Any], label: str) -> list[str | None]:
+    names = {value: _category(value) for value in set(values) if not _is_missing(value)}
+    if len(set(names.values())) < len(names):
+        name = next(name for name in names.values() if list(names.values()).count(name) > 1)
+        raise ValueError(
+            f"{label[0].upper()}{label[1:]} of X has categories of different types that are both written {name!r}. Convert "
+            "the column with .astype(str) where they are the same, or give them different names."
+        )
+    return [names.get(value) for value in values]
 
 
 def _category(value: Any) -> str:
@@ -202,6 +218,7 @@ def _of_objects(values: list[Any], label: str) -> np.ndarray | list[str | None]:
         return [str.__str__(value) if isinstance(value, str) else None for value in values]
     if any(one.__name__ in _MISSING_TYPES for one in types):
         values = [np.nan if _is_missing(value) else value for value in values]
+        types = set(map(type, values))
     if not any(issubclass(one, _NOT_NUMBERS) for one in types):
         try:
             numbers = np.array(values, dtype=np.float64)
@@ -214,7 +231,18 @@ def _of_objects(values: list[Any], label: str) -> np.ndarray | list[str | None]:
 
 def _not_a_number(values: list[Any], label: str) -> Exception:
     """Say which value of a column is no number."""
+    where = f"{label[0].upper()}{label[1:]} of X holds"
     for row, value in enumerate(values):
+        if isinstance(value, int) and abs(value) > sys.float_info.max:
+            return ValueError(
+                f"{where} an integer of {int(math.log10(abs(value))) + 1} digits in row {row}, more than a float can hold "
+                "(1.8e308). Take its logarithm, or leave the column out."
+            )
+        if isinstance(value, datetime.date | datetime.time | datetime.timedelta | np.datetime64 | np.timedelta64):
+            return TypeError(
+                f"{where} a {type(value).__name__} in row {row}, but a table's columns are numbers or strings. Turn a date "
+                "into year, month and day, a time or duration into seconds, or leave the column out."
+            )
         reason = f"float() argument must be a string or a real number, not {type(value).__name__}"
         try:
             if not isinstance(value, _NOT_NUMBERS):
@@ -223,7 +251,7 @@ def _not_a_number(values: list[Any], label: str) -> Exception:
         except (TypeError, ValueError, OverflowError) as error:
             reason = str(error)
         return TypeError(
-            f"{label[0].upper()}{label[1:]} of X holds a {type(value).__name__} in row {row}, but a table's columns are "
+            f"{where} a {type(value).__name__} in row {row}, but a table's columns are "
             f"numbers or strings: {reason}. Turn it into numbers, or leave the column out."
         )
     return TypeError(f"{label[0].upper()}{label[1:]} of X can't be read as numbers. Convert it with .astype(float).")

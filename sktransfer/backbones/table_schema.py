@@ -1,4 +1,4 @@
-"""What a network knows of a table's columns: means, deviations, categories, where values were missing."""
+"""What a network knows of a table's columns: means, deviations, medians, categories, where values were missing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from sktransfer.backbones.table_rows import Table, column_label
+from sktransfer.backbones.table_columns import refuse_texts
+from sktransfer.backbones.table_rows import Table
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,21 @@ class NumericColumn:
         Whether values were missing in the fit.
     empty : bool, default=False
         Whether all of them were, so that they may have been meant as strings.
+    median : float or None, default=None
+        Median of the values seen in the fit, which stands for a missing one where none was missing there; None where
+        some were, which have an indicator instead.
     """
 
     mean: float
     scale: float
     missing: bool
     empty: bool = False
+    median: float | None = None
+
+    @property
+    def stand_in(self) -> float:
+        """What stands for a missing value where none was missing in the fit."""
+        return self.mean if self.median is None else self.median  # pickles of former versions have no median
 
 
 @dataclass(frozen=True)
@@ -38,7 +48,7 @@ class CategoricalColumn:
     ----------
     categories : tuple of str
         Those seen in the fit, in alphabetical order; the code of one is its place. The next code is for strings
-        not seen in the fit, the one after that for missing values.
+        not seen in the fit, the one after that for missing values, where the fit saw some.
     missing : bool
         Whether values were missing in the fit.
     """
@@ -76,13 +86,15 @@ class TableSchema:
         table : Table
             The rows of a fit.
         weights : ndarray of shape (n_rows,), optional
-            Weights of the rows in means and deviations; a row of weight 2 counts as two.
+            Weights of the rows in means and deviations; a row of weight 2 counts as two. Medians are those of all rows
+            with a weight.
 
         Raises
         ------
         ValueError
-            If a value is infinite.
+            If a value is infinite, or a column holds free text.
         """
+        refuse_texts(table)
         check_infinite(table)
         scaled = iter(_numeric_columns(np.delete(table.numbers, list(table.strings), axis=1), weights))
         columns = [
@@ -106,13 +118,13 @@ class TableSchema:
         Returns
         -------
         ndarray of shape (n_rows, n_columns), float64
-            Numbers as they are, NaN where missing; codes of strings.
+            Numbers as they are; codes of strings. A missing number is NaN, or the fit's median where none was missing in
+            the fit; a missing string has its code, or there that of strings not seen in the fit.
 
         Raises
         ------
         ValueError
-            If the columns are others, hold strings instead of numbers or the other way round, or a number is
-            infinite, or missing in a column where none was in the fit.
+            If the columns are others, hold strings instead of numbers or the other way round, or a number is infinite.
         """
         self._check_columns(table)
         check_infinite(table)
@@ -120,15 +132,8 @@ class TableSchema:
         for place, column in enumerate(self.columns):
             if isinstance(column, CategoricalColumn):
                 out[:, place] = _encode(table.strings.get(place, [None] * len(table)), column)
-        complete = [i for i in self.places(NumericColumn) if not self.columns[i].missing]
-        rows, places = np.nonzero(np.isnan(out[:, complete]))
-        if len(rows):
-            label = column_label(table.names or self.names, complete[places[0]])
-            raise ValueError(
-                f"Row {rows[0]} of X has NaN, a missing value, in {label}, where none was missing in the fit ({len(rows)} such "
-                "values in all). Fill them first, for example with sklearn.impute.SimpleImputer, or fit to rows that show "
-                "how missing values look."
-            )
+            elif not column.missing:
+                out[np.isnan(out[:, place]), place] = column.stand_in
         return out
 
     def _check_columns(self, table: Table) -> None:
@@ -158,10 +163,25 @@ class TableSchema:
                     f"with .astype to {to}, as it was there."
                 )
 
+    def check_fit(self, table: Table) -> None:
+        """Refuse the rows of another fit whose strings are free text, not categories.
+
+        Raises
+        ------
+        ValueError
+            If there are such columns.
+        """
+        refuse_texts(
+            table, {i: set(c.categories) for i, c in enumerate(self.columns) if isinstance(c, CategoricalColumn)}
+        )
+
     def describe(self) -> dict[str, object]:
         """Return everything that decides what a row becomes."""
-        # Not `empty`, which only decides what is said.
-        columns = [{k: v for k, v in asdict(column).items() if k != "empty"} for column in self.columns]
+        # Not `empty`, which only decides what is said, nor a median that stands for nothing.
+        columns = [
+            {k: v for k, v in asdict(column).items() if k != "empty" and (k != "median" or v is not None)}
+            for column in self.columns
+        ]
         return {"names": self.names, "columns": columns}
 
 
@@ -194,9 +214,14 @@ def _numeric_columns(numbers: np.ndarray, weights: np.ndarray | None) -> list[Nu
     # What is left of equal values after rounding is no spread.
     constant = deviation <= 10 * np.finfo(np.float64).eps * np.maximum(np.abs(mean), 1.0)
     scale = np.where(constant, 1.0, deviation * unit)
+    complete = seen.all(axis=0)
+    median = np.full(len(mean), np.nan)
+    counted = slice(None) if weights is None or not (weights > 0).any() else weights > 0
+    # Halves, since the sum of the two in the middle could overflow.
+    median[complete] = np.median(numbers[counted][:, complete] * 0.5, axis=0) * 2
     return [
-        NumericColumn(float(m), float(s) or 1.0, not bool(complete), not bool(some))
-        for m, s, complete, some in zip(mean * unit, scale, seen.all(axis=0), seen.any(axis=0), strict=True)
+        NumericColumn(float(m), float(s) or 1.0, not bool(c), not bool(some), float(middle) if c else None)
+        for m, s, c, some, middle in zip(mean * unit, scale, complete, seen.any(axis=0), median, strict=True)
     ]
 
 
@@ -210,5 +235,5 @@ def _encode(values: list[str | None], column: CategoricalColumn) -> np.ndarray:
     codes: dict[str | None, int] = {category: code for code, category in enumerate(column.categories)}
     # Distinct strings that are new get their code here, so that the rows below only look up.
     codes.update({value: unseen for value in set(values) - codes.keys()})
-    codes[None] = unseen + 1
+    codes[None] = unseen + 1 if column.missing else unseen
     return np.fromiter(map(codes.__getitem__, values), dtype=np.float64, count=len(values))

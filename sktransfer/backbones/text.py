@@ -23,7 +23,7 @@ class TextPreparation:
     Parameters
     ----------
     tokenizer : tokenizers.Tokenizer
-        Owned by this object from here on.
+        Owned by this object from here on, and not changed any more: threads share it.
     max_length : int
         Tokens kept of a text, special tokens included; the rest is cut off at the end.
     limit : int or None
@@ -73,6 +73,7 @@ class TextPreparation:
         tokenizer.no_padding()
         tokenizer.no_truncation()
         self.tokenizer = tokenizer
+        self._cutting = _CuttingTokenizers(tokenizer)
         self.max_length = max_length
         self.limit = limit
         self.prompt = prompt
@@ -154,9 +155,8 @@ class TextPreparation:
         """Tokenise texts."""
         if self.prompt or self.lower_case:
             rows = [self.prompt + (row.lower() if self.lower_case else row) for row in rows]
-        # The tokenizer is shared by copies of other lengths, so its state is set at every call.
-        self.tokenizer.enable_truncation(self.max_length)
-        return self.tokenizer.encode_batch_fast(_encodable(rows), add_special_tokens=self.special_tokens)
+        tokenizer = self._cutting.at(self.max_length)
+        return tokenizer.encode_batch_fast(_encodable(rows), add_special_tokens=self.special_tokens)
 
     def windows(self, items: Sequence[Encoding]) -> tuple[list[Encoding], list[int]]:
         """Return all windows of `max_length` tokens of some prepared texts, and the place of the text of each."""
@@ -192,6 +192,48 @@ class TextPreparation:
         """Return two small batches of made-up rows."""
         short, long = ["an example", "one more"], ["an example that is longer than the others", "two"]
         return [self.collate(self.prepare(texts, 0)) for texts in (long, short)]
+
+
+class _CuttingTokenizers:
+    """One tokenizer for each length that texts are cut to, made when it is first asked for and never changed.
+
+    The length is a state of a tokenizer, which threads at several lengths would set for each other.
+
+    Parameters
+    ----------
+    tokenizer : tokenizers.Tokenizer
+        Without truncation; not changed.
+    """
+
+    def __init__(self, tokenizer: Tokenizer):
+        self._tokenizer = tokenizer
+        self._made: dict[int, Tokenizer] = {}
+
+    def __reduce__(self) -> tuple[type, tuple[Tokenizer]]:
+        return type(self), (self._tokenizer,)
+
+    def at(self, max_length: int) -> Tokenizer:
+        """Return the tokenizer that keeps so many tokens."""
+        found = self._made.get(max_length)
+        if found is None:
+            made = _with_the_same_parts(self._tokenizer)
+            made.enable_truncation(max_length)
+            found = self._made.setdefault(max_length, made)
+        return found
+
+
+def _with_the_same_parts(tokenizer: Tokenizer) -> Tokenizer:
+    """Copy a tokenizer but for its vocabulary, which may be large."""
+    made = Tokenizer(tokenizer.model)
+    for name in ("normalizer", "pre_tokenizer", "post_processor", "decoder"):
+        part = getattr(tokenizer, name)
+        if part is not None:
+            setattr(made, name, part)
+    made.encode_special_tokens = tokenizer.encode_special_tokens
+    for _, token in sorted(tokenizer.get_added_tokens_decoder().items()):
+        (made.add_special_tokens if token.special else made.add_tokens)([token])
+    whole = tokenizer.to_str()
+    return made if made.to_str() == whole else Tokenizer.from_str(whole)
 
 
 def _encodable(rows: Sequence[str]) -> Sequence[str]:

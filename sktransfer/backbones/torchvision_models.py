@@ -13,6 +13,7 @@ import torch
 import torchvision
 from torch import nn
 
+from sktransfer import _locks
 from sktransfer._nearest import did_you_mean
 from sktransfer.archive.tensors import read_tensors
 from sktransfer.backbones.backbone import Backbone, Origin
@@ -160,6 +161,7 @@ def load_torchvision_module(module: nn.Module) -> tuple[str, Callable[[], Backbo
             preparation=preparation,
             fingerprint=identity,
             channels_last=_is_channels_last(network),
+            own_code=True,
         )
 
     return identity, make
@@ -216,8 +218,9 @@ def _download(name: str, weights: torchvision.models.WeightsEnum) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The download itself has no time limit.
-        urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_PATIENCE).close()
-        torch.hub.download_url_to_file(url, str(path), hash_in_name.group(1) if hash_in_name else None)
+        with _locks.loading.let_go():
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=_PATIENCE).close()
+            torch.hub.download_url_to_file(url, str(path), hash_in_name.group(1) if hash_in_name else None)
     except (OSError, RuntimeError) as error:
         raise OSError(
             f"The weights {weights.name!r} of {name!r} are not on this machine and can't be downloaded ({error}). "

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from sktransfer.backbones.hooks import own_hooks
 from sktransfer.runtime.seeding import preserved_generators
 
 
@@ -62,16 +63,10 @@ def trace_forward(network: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str
         runs[module].makes = _addresses(output, alive)
         runs[module].makes_one_tensor = isinstance(output, torch.Tensor)
 
-    handles = []
-    try:
-        for module in network.modules():
-            handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
-            handles.append(module.register_forward_hook(after, with_kwargs=True))
-        with evaluating(network), preserved_generators(), torch.no_grad():
-            output = network(*args, **kwargs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    modules = list(network.modules())
+    hooks = own_hooks([(one, after) for one in modules], [(one, before) for one in modules], with_kwargs=True)
+    with hooks, evaluating(network), preserved_generators(), torch.no_grad():
+        output = network(*args, **kwargs)
     return Trace(runs, _addresses(output, alive))
 
 

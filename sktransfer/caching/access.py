@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from numbers import Integral
+from typing import Any
 
 from sktransfer._nearest import did_you_mean
+from sktransfer._paths import is_path
 from sktransfer.caching.directory import DirectoryCache, directory_cache
 from sktransfer.caching.fits import kept_fits
 from sktransfer.caching.interface import CacheInfo, RowCache
@@ -21,7 +23,7 @@ def resolve_cache(cache: str | os.PathLike[str] | None) -> RowCache | None:
     Parameters
     ----------
     cache : "memory", str, path or None
-        "memory", a directory (created if need be), or None.
+        "memory", a directory (created if need be), or None. A relative path is one in the working directory of the moment.
 
     Returns
     -------
@@ -34,19 +36,37 @@ def resolve_cache(cache: str | os.PathLike[str] | None) -> RowCache | None:
     """
     if cache is None:
         return None
-    if cache == "memory":
+    if _is_memory(cache):
         return memory_cache
     found = _in_directory(cache)
     found.check()
     return found
 
 
+def _is_memory(cache: Any) -> bool:
+    return isinstance(cache, str) and cache == "memory"
+
+
 def _in_directory(cache: str | os.PathLike[str]) -> DirectoryCache:
     path = os.fspath(cache) if isinstance(cache, str | os.PathLike) else None
     if not isinstance(path, str):
-        raise ValueError(f"cache={cache!r} must be 'memory', a directory given as str or path, or None.")
-    if not path.strip():
-        raise ValueError(f"cache={cache!r} names no directory. Give 'memory', a directory or None.")
+        raise ValueError(
+            f"cache={cache!r} must be 'memory', a directory given as str or path, or, for an estimator, None."
+        )
+    if not is_path(path):
+        shown = f"cache={cache!r}" if len(path) <= 200 else f"cache={path[:100]!r}... of {len(path):,} characters"
+        raise ValueError(
+            f"{shown} can't be a directory: it is blank, holds a NUL or half a character, or is too long for a path. Give "
+            "'memory' or another path."
+        )
+    if not os.path.isabs(os.path.expanduser(path)):
+        try:
+            os.getcwd()
+        except OSError as error:
+            raise ValueError(
+                f"cache={cache!r} is a relative path, but the working directory of this process is gone. Give an absolute "
+                "path, or change to a directory that exists."
+            ) from error
     bare = isinstance(cache, str) and not any(mark in path for mark in "/\\~.") and not os.path.isdir(path)
     if bare:
         suggestion = did_you_mean(path, ["memory"])
@@ -101,7 +121,7 @@ def cache_info(cache: str | os.PathLike[str] = "memory") -> CacheInfo:
     >>> cache_info().rows
     0
     """
-    return memory_cache.info() if cache == "memory" else _existing(cache).info(certain=True)
+    return memory_cache.info() if _is_memory(cache) else _existing(cache).info(certain=True)
 
 
 def cache_clear(cache: str | os.PathLike[str] = "memory") -> None:
@@ -129,9 +149,9 @@ def cache_clear(cache: str | os.PathLike[str] = "memory") -> None:
     >>> from sktransfer import cache_clear
     >>> cache_clear()
     """
-    chosen: RowCache = memory_cache if cache == "memory" else _existing(cache)
+    chosen: RowCache = memory_cache if _is_memory(cache) else _existing(cache)
     chosen.clear()
-    if cache == "memory":
+    if _is_memory(cache):
         kept_fits.clear()
 
 
@@ -168,5 +188,5 @@ def set_cache_limit(max_bytes: int, cache: str | os.PathLike[str] = "memory") ->
     """
     if isinstance(max_bytes, bool) or not isinstance(max_bytes, Integral) or not 0 <= max_bytes < 2**63:
         raise ValueError(f"max_bytes must be a whole number of bytes, at least 0. Got {max_bytes!r} instead.")
-    chosen: RowCache = memory_cache if cache == "memory" else _in_directory(cache)
+    chosen: RowCache = memory_cache if _is_memory(cache) else _in_directory(cache)
     chosen.set_limit(int(max_bytes))

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections import OrderedDict
 from typing import Any
+
+from sktransfer._locks import ProcessLock
 
 MAX_BYTES = 1 << 30
 
@@ -22,7 +22,7 @@ class KeptFits:
     def __init__(self, max_bytes: int = MAX_BYTES):
         self._max_bytes = max_bytes
         self._n_bytes = 0
-        self._lock = threading.Lock()
+        self._lock = ProcessLock("fits that candidates share", repair=self._count_anew)
         self._fits: OrderedDict[bytes, tuple[Any, int]] = OrderedDict()
 
     def get(self, key: bytes) -> Any:
@@ -41,18 +41,14 @@ class KeptFits:
                 _, (_, freed) = self._fits.popitem(last=False)
                 self._n_bytes -= freed
 
-    def renew_lock(self) -> None:
-        """Forget who holds the lock."""
-        self._lock = threading.Lock()
-
     def clear(self) -> None:
         """Forget all results."""
         with self._lock:
             self._fits.clear()
             self._n_bytes = 0
 
+    def _count_anew(self) -> None:
+        self._n_bytes = sum(n_bytes for _, n_bytes in self._fits.values())
+
 
 kept_fits = KeptFits()
-# A forked process must not wait for a lock that a thread of its parent held.
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=kept_fits.renew_lock)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from sktransfer._locks import ProcessLock
 from sktransfer.caching.interface import CacheInfo
 
 DEFAULT_MAX_BYTES = 1 << 30
@@ -26,7 +25,7 @@ class MemoryCache:
     """
 
     def __init__(self, max_bytes: int = DEFAULT_MAX_BYTES):
-        self._lock = threading.Lock()
+        self._lock = ProcessLock("rows of the memory cache", repair=self._count_anew)
         self._rows: OrderedDict[bytes, np.ndarray] = OrderedDict()
         self._n_bytes = self._hits = self._misses = self._evictions = 0
         self._max_bytes = max_bytes
@@ -64,10 +63,6 @@ class MemoryCache:
             self._max_bytes = max_bytes
             self._evict()
 
-    def renew_lock(self) -> None:
-        """Forget who holds the lock."""
-        self._lock = threading.Lock()
-
     def clear(self) -> None:
         """Forget all rows and counts."""
         with self._lock:
@@ -79,6 +74,9 @@ class MemoryCache:
         with self._lock:
             return CacheInfo(self._hits, self._misses, self._evictions, len(self._rows), self._n_bytes, self._max_bytes)
 
+    def _count_anew(self) -> None:
+        self._n_bytes = sum(row.nbytes + ENTRY_OVERHEAD_BYTES for row in self._rows.values())
+
     def _evict(self) -> None:
         while self._n_bytes > self._max_bytes:
             _, row = self._rows.popitem(last=False)
@@ -87,6 +85,3 @@ class MemoryCache:
 
 
 memory_cache = MemoryCache()
-# A forked process must not wait for a lock that a thread of its parent held.
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=memory_cache.renew_lock)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import types
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,13 +45,16 @@ class _Sink:
 class _StatePickler(pickle.Pickler):
     """Tells functions and classes by what they are: pickles have their names only, and may be of others by now."""
 
-    def __init__(self, sink: _Sink):
+    def __init__(self, sink: _Sink, code_of: Callable[[object], str] | None):
         super().__init__(sink, protocol=5)
         self.sink = sink
+        self.code_of = code_of
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, type | types.FunctionType):
             self.sink.hash.update(id(obj).to_bytes(8, "little"))
+            if self.code_of is not None:
+                self.sink.hash.update(self.code_of(obj).encode())
         return NotImplemented
 
 
@@ -61,14 +65,21 @@ class _SizePickler(pickle.Pickler):
         return (str, ()) if isinstance(obj, types.FunctionType) else NotImplemented
 
 
-def pickled_state(model: Any) -> PickledState | None:
+def pickled_state(model: Any, *, code_of: Callable[[object], str] | None = None) -> PickledState | None:
     """Return what tells the state of an object in this process, None where it has no pickle.
 
     The same object with the same state was not changed. The reverse does not hold: some pickles change without a change.
+
+    Parameters
+    ----------
+    model : object
+        Any.
+    code_of : callable, optional
+        From a class or function to a digest of its code and of what that reads.
     """
     sink = _Sink()
     try:
-        _StatePickler(sink).dump(model)
+        _StatePickler(sink, code_of).dump(model)
     except _NO_PICKLE:
         return None
     return PickledState(sink.hash.hexdigest(), sink.n_bytes)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from sktransfer._locks import ProcessLock
 
 try:
     import fcntl
@@ -16,31 +17,12 @@ except ImportError:  # Windows, which refuses to remove a file that somebody has
 
 _POLL = 0.001
 
-_lock = threading.Lock()
+_turn = ProcessLock("files of directory caches", fork_waits=True)
 
 
-@contextmanager
-def own_turn() -> Iterator[None]:
+def own_turn() -> ProcessLock:
     """Let one thread work at a time; a fork waits for it, so that nothing is ever open on both sides of a fork."""
-    with _lock:
-        yield
-
-
-def _before_fork() -> None:
-    _lock.acquire()
-
-
-def _after_in_parent() -> None:
-    _lock.release()
-
-
-def _after_in_child() -> None:
-    global _lock
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
+    return _turn
 
 
 @contextmanager

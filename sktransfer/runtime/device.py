@@ -56,6 +56,8 @@ def resolve_device(device: str | torch.device) -> torch.device:
         resolved = torch.device("cuda", torch.cuda.current_device() if resolved.index is None else resolved.index)
     if resolved.type == "mps" and not torch.backends.mps.is_available():
         raise ValueError("The 'device' parameter is 'mps', which is not available here. Use device='auto'.")
+    if resolved.type == "xpu" and not torch.xpu.is_available():
+        raise ValueError("The 'device' parameter is 'xpu', which is not available here. Use device='auto'.")
     return resolved
 
 

@@ -8,7 +8,6 @@ theirs. Only the precision of float32 products and the like have no other way th
 from __future__ import annotations
 
 import functools
-import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,6 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
+
+from sktransfer._locks import ProcessLock, after_fork_in_child
 
 Made = TypeVar("Made", bound=nn.Module)
 
@@ -89,7 +90,7 @@ def without_inference_tensors(module: Made) -> Made:
 # What has no setting of its own in each thread
 
 
-_lock = threading.Lock()
+_lock = ProcessLock("settings of torch that belong to the process")
 _n_users = 0
 _undo = ExitStack()
 
@@ -117,16 +118,14 @@ def _process_settings() -> Iterator[None]:
 
 def _after_fork() -> None:
     """Keep what the thread that forked has set; other threads are not there any more."""
-    global _lock, _n_users
-    _lock = threading.Lock()
+    global _n_users
     if _n_users and not _thread.entered:
         _n_users = 0
         _undo.close()
     _n_users = min(_n_users, 1)
 
 
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_after_fork)
+after_fork_in_child(_after_fork)
 
 
 def _changes() -> list[tuple[Callable[[], Any], Callable[[], Any]]]:
@@ -138,7 +137,7 @@ def _changes() -> list[tuple[Callable[[], Any], Callable[[], Any]]]:
     except RuntimeError:  # one product was set apart from the others, see below
         pass
     if legacy is not None and legacy != "highest":
-        setter = torch.set_float32_matmul_precision
+        setter: Callable[[str], Any] = torch.set_float32_matmul_precision
         made.append((functools.partial(setter, "highest"), functools.partial(setter, legacy)))
     for backend, operation in _PRODUCTS:
         if (backend == "cuda" and not torch.cuda.is_available()) or (operation == "matmul" and legacy is not None):
@@ -199,7 +198,11 @@ class _Float32(TorchFunctionMode):
     def _cast(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call a function; pixels that it would convert to the default, as torchvision's ToTensor does, become float32."""
         asked = kwargs.get("dtype", args[1] if len(args) > 1 else None)
-        if func is torch.Tensor.to and args[0].dtype == torch.uint8 and asked == self.default == torch.get_default_dtype():
+        if (
+            func is torch.Tensor.to
+            and args[0].dtype == torch.uint8
+            and asked == self.default == torch.get_default_dtype()
+        ):
             return args[0].to(torch.float32)
         return func(*args, **kwargs)
 
@@ -212,7 +215,10 @@ def _as_float32(value: Any) -> Any:
 def _is_of_floats(args: Sequence[Any], kwargs: Mapping[str, Any]) -> bool:
     """Whether values are Python's own numbers with a float among them, which have no dtype of their own."""
     leaves: list[Any] = []
-    pending = [*args, *(value for name, value in kwargs.items() if name not in ("device", "generator", "requires_grad"))]
+    pending = [
+        *args,
+        *(value for name, value in kwargs.items() if name not in ("device", "generator", "requires_grad")),
+    ]
     while pending:
         one = pending.pop()
         if isinstance(one, list | tuple):
@@ -235,7 +241,9 @@ def _floating() -> frozenset[Callable[..., Any]]:
 @functools.cache
 def _of_values() -> frozenset[Callable[..., Any]]:
     """Functions that make tensors of the default dtype of Python's floats."""
-    return frozenset({torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tensor, torch.full, torch.arange, torch.normal})
+    return frozenset(
+        {torch.tensor, torch.as_tensor, torch.asarray, torch.scalar_tensor, torch.full, torch.arange, torch.normal}
+    )
 
 
 @functools.cache

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.utils import check_random_state
+
+from sktransfer._locks import ProcessLock, after_fork_in_child
 
 
 @contextmanager
@@ -25,34 +28,75 @@ def preserved_generators(seed: int | None = None) -> Iterator[None]:
     seed : int or None, default=None
         Seed of all of them inside the body; None leaves them where they are.
     """
-    python_state = random.getstate()
-    numpy_state = np.random.get_state()
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
+    with _sections_lock:
+        section = _Section(threading.get_ident(), _states())
+        _sections.append(section)
         if seed is not None:
-            torch.random.default_generator.manual_seed(seed)
-            for device in devices:
-                torch.cuda.default_generators[device].manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed % 2**32)
-        try:
-            yield
-        finally:
-            random.setstate(python_state)
-            np.random.set_state(numpy_state)
+            _seed(seed)
+    try:
+        yield
+    finally:
+        with _sections_lock:
+            _end(section)
 
 
-_one_fit = threading.RLock()
+@dataclass(eq=False)
+class _Section:
+    """A body that has generators of its own, and what they were before."""
+
+    thread: int
+    before: tuple[Any, ...]
 
 
-def _renew_lock() -> None:
-    """Give a forked process a lock of its own: one that a thread of the parent held would never be released."""
-    global _one_fit
-    _one_fit = threading.RLock()
+# Those that are open, the oldest first. It alone knows the caller's generators, whichever of them ends first.
+_sections: list[_Section] = []
+_sections_lock = ProcessLock("states of the global generators")
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+def _end(section: _Section) -> None:
+    later = _sections[_sections.index(section) + 1 :]
+    if later:
+        # One of another thread began in this one and goes on: it is left to restore what was before both.
+        later[0].before = section.before
+    else:
+        _restore(section.before)
+    _sections.remove(section)  # last, so that a fork in between does not lose it
+
+
+def _end_those_of_lost_threads() -> None:
+    for section in [one for one in _sections if one.thread != threading.get_ident()]:
+        _end(section)
+
+
+after_fork_in_child(_end_those_of_lost_threads)
+
+
+def _states() -> tuple[Any, ...]:
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    on_devices = {device: torch.cuda.get_rng_state(device) for device in devices}
+    return random.getstate(), np.random.get_state(), torch.random.get_rng_state(), on_devices
+
+
+def _restore(states: tuple[Any, ...]) -> None:
+    of_python, of_numpy, of_torch, on_devices = states
+    random.setstate(of_python)
+    np.random.set_state(of_numpy)
+    torch.random.set_rng_state(of_torch)
+    if torch.cuda.is_initialized():  # not in a forked process, which has no GPU
+        for device, state in on_devices.items():
+            torch.cuda.set_rng_state(state, device)
+
+
+def _seed(seed: int) -> None:
+    torch.random.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        for generator in torch.cuda.default_generators:
+            generator.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+
+
+_one_fit = ProcessLock("generators of a fit")
 
 
 @contextmanager

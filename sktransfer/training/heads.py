@@ -41,7 +41,7 @@ def make_head(head: Any, n_features: int, n_outputs: int) -> nn.Module:
     if head == "mlp":
         # No dropout: rows are few, and weight decay and early stopping are there.
         return nn.Sequential(nn.Linear(n_features, 256), nn.GELU(), nn.Linear(256, n_outputs))
-    made = copy.deepcopy(head if isinstance(head, nn.Module) else head(n_features, n_outputs))
+    made = copy.deepcopy(head if isinstance(head, nn.Module) else _called(head, n_features, n_outputs))
     if not isinstance(made, nn.Module):
         raise TypeError(f"head made a {type(made).__name__}; it has to return a torch.nn.Module.")
     made.eval()
@@ -61,6 +61,17 @@ def make_head(head: Any, n_features: int, n_outputs: int) -> nn.Module:
             "value for each class (one in all for two classes), label or target."
         )
     return made
+
+
+def _called(head: Any, n_features: int, n_outputs: int) -> Any:
+    """Call what makes a head, and say so where it does not take the two lengths."""
+    try:
+        return head(n_features, n_outputs)
+    except TypeError as error:
+        raise TypeError(
+            f"head={head!r:.80} was called with the length of an embedding, {n_features}, and the number of outputs, "
+            f"{n_outputs}, and failed: {error}"
+        ) from error
 
 
 def start_from_probe(head: nn.Linear, probe: LinearProbe) -> None:

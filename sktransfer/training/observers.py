@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
+from sktransfer.runtime.progress import progress_bar
 from sktransfer.training.rows import NetworkRows
 from sktransfer.training.settings import Settings
 from sktransfer.training.stability import StabilityMonitor, StabilityRecord
@@ -52,7 +52,7 @@ class ProgressBar(Bystander):
 
     def on_start(self, n_epochs: int) -> None:
         """Show an empty bar."""
-        self.bar = tqdm(total=n_epochs, desc=self.description, unit="epoch")
+        self.bar = progress_bar(n_epochs, self.description, "epoch")
 
     def on_epoch_end(self, epoch: int, entry: dict[str, Any]) -> None:
         """Show the losses of an epoch."""
@@ -183,7 +183,7 @@ class StabilityObserver(Bystander):
             self.monitor.measure_again()
 
     def result(self) -> StabilityRecord | None:
-        """Return the record, None where training was interrupted before it began."""
+        """Return the record, None where none was asked for."""
         return None if self.monitor is None else self.monitor.result()
 
     def _representations(self) -> dict[str, np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits
 
+from sktransfer._locks import ProcessLock
 from sktransfer.caching.keys import digest
 
 # Inverse strengths of the penalty times the length of the embedding: for values of size 1 the prior variance of a score,
@@ -78,7 +78,7 @@ class Scaling:
         return (vectors - self.center) / self.scale
 
 
-_lock = threading.Lock()
+_lock = ProcessLock("the last probes")
 _recent: OrderedDict[bytes, LinearProbe] = OrderedDict()
 
 

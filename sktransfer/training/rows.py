@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -103,6 +103,7 @@ class NetworkRows:
         self._extra: torch.Tensor | None = None
         self._items: list[Any] | None = None
         self._kept: list[np.ndarray] | None = None
+        self._first: Any = None
         self._digests: list[bytes] = []
         self._activations: Activations | None = None
         if augment is not None:
@@ -319,10 +320,12 @@ class NetworkRows:
                 item for made in made_ahead(prepare, pieces, threads=self.preparation.threads) for item in made
             ]
 
-    @cached_property
+    @property
     def _template(self) -> Any:
         """One prepared row."""
-        return self.preparation.prepare([self.values[0]], 0)[0]
+        if self._first is None:
+            self._first = self.preparation.prepare([self.values[0]], 0)[0]
+        return self._first
 
     @property
     def _blank(self) -> bool:

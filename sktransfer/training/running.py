@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import threading
+import copy
 from contextlib import nullcontext
 
 import numpy as np
 import torch
 
+from sktransfer._locks import ProcessLock
 from sktransfer.runtime.device import free_memory, frozen_pass
 from sktransfer.runtime.kernels import training_kernels_for
 from sktransfer.training.loop import run_in_parts
 from sktransfer.training.rows import NetworkRows, PartOfRows
 from sktransfer.training.tunable import TunableNetwork
 
-_lending = threading.RLock()
+_away = ProcessLock("networks on another device")
 
 
 def run_network(
@@ -25,7 +26,7 @@ def run_network(
     Parameters
     ----------
     network : TunableNetwork
-        In eval mode.
+        In any mode, which it keeps.
     rows : NetworkRows or PartOfRows
         The rows.
     device : torch.device
@@ -37,23 +38,30 @@ def run_network(
     -------
     ndarray of shape (n_rows, n_values), float64
     """
-    home = next(network.parameters()).device
-    training = network.training
-    outputs: np.ndarray | None = None
-    # While it is on another device, or in another mode, it is lent to one thread.
-    with _lending if home != device or training else nullcontext():
-        network.to(device).eval()
+    if network.training:  # while it is trained, which one thread does with a network of its own
+        network.eval()
         try:
-            dtype = next(network.parameters()).dtype
-            with frozen_pass(device), training_kernels_for(device, dtype) or nullcontext():
-                for places, given in run_in_parts(getattr(network, part), rows, device, dtype):
-                    made = given.double().cpu().numpy()
-                    if outputs is None:
-                        outputs = np.empty((len(rows), made.shape[1]))
-                    outputs[places] = made
+            return _run(network, rows, device, part)
         finally:
-            network.to(home).train(training)
-            if home != device:
-                free_memory(device)
+            network.train()
+    if next(network.parameters()).device == device:
+        return _run(network, rows, device, part)
+    with _away:  # one after the other, since there may be room for one only
+        try:
+            # A copy, since other threads may be running it where it is.
+            return _run(copy.deepcopy(network, {id(network.cut): network.cut}).to(device), rows, device, part)
+        finally:
+            free_memory(device)
+
+
+def _run(network: TunableNetwork, rows: NetworkRows | PartOfRows, device: torch.device, part: str) -> np.ndarray:
+    outputs: np.ndarray | None = None
+    dtype = next(network.parameters()).dtype
+    with frozen_pass(device), training_kernels_for(device, dtype) or nullcontext():
+        for places, given in run_in_parts(getattr(network, part), rows, device, dtype):
+            made = given.double().cpu().numpy()
+            if outputs is None:
+                outputs = np.empty((len(rows), made.shape[1]))
+            outputs[places] = made
     assert outputs is not None  # rows are never empty
     return outputs

@@ -134,11 +134,14 @@ class Numbers(_Plain):
         Mean and standard deviation of the training targets; 1 where they were all alike.
     flat : bool
         Whether y has one dimension.
+    constant : ndarray of shape (n_targets,), bool, or None
+        Which targets were all alike, so that the mean is what is predicted; None for none.
     """
 
     center: np.ndarray
     scale: np.ndarray
     flat: bool
+    constant: np.ndarray | None = None
 
     kind = "numbers"
     loss = staticmethod(squared_error)
@@ -146,10 +149,18 @@ class Numbers(_Plain):
     @classmethod
     def of(cls, y: np.ndarray, weights: np.ndarray) -> Numbers:
         """Take mean and deviation of targets."""
-        columns = y.reshape(len(y), -1)
-        center = np.average(columns, axis=0, weights=weights)
-        scale = np.sqrt(np.average((columns - center) ** 2, axis=0, weights=weights))
-        return cls(center, np.where(scale > 1e-12 * np.maximum(np.abs(center), 1e-300), scale, 1.0), y.ndim == 1)
+        columns, weights = y.reshape(len(y), -1)[weights > 0], weights[weights > 0]
+        # Differences from one of them, as shares of the largest: neither a large mean nor a tiny range is lost in rounding.
+        first = columns[0]
+        deviations = columns - first
+        size = np.abs(deviations).max(axis=0)
+        constant = size == 0
+        shares = deviations / np.where(constant, 1.0, size)
+        mean = np.average(shares, axis=0, weights=weights)
+        spread = size * np.sqrt(np.average((shares - mean) ** 2, axis=0, weights=weights))
+        # A spread that is lost in rounding is less than the largest difference.
+        scale = np.where(constant, 1.0, np.where(spread > 0, spread, size))
+        return cls(first + size * mean, scale, y.ndim == 1, constant)
 
     @property
     def n_outputs(self) -> int:
@@ -167,6 +178,8 @@ class Numbers(_Plain):
     def predict(self, outputs: np.ndarray) -> np.ndarray:
         """Return targets in their own units."""
         made = outputs * self.scale + self.center
+        if self.constant is not None:
+            made = np.where(self.constant, self.center, made)
         return made[:, 0] if self.flat else made
 
 

@@ -1,11 +1,17 @@
+import enum
+import io
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import PIL
 import polars as pl
+import pyarrow
 import pytest
 from PIL import Image
 from scipy.sparse import csr_array
+from sklearn.impute import SimpleImputer
 
 from sktransfer.backbones.rows import read_rows
 
@@ -180,3 +186,141 @@ def test_torch_tensors_are_arrays():
 
     pixels = torch.rand(2, 3, 4, 5, requires_grad=True)
     assert [value.shape for value in read_rows(pixels, "image").values] == [(4, 5, 3)] * 2
+
+
+# Words: what is refused says what to do, and that works
+
+
+def _said(call):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        call()
+    return str(caught.value)
+
+
+MISSING_TEXTS = {
+    "list": ["a", None, "c"],
+    "tuple": ("a", float("nan"), "c"),
+    "array": np.array(["a", np.nan, "c"], dtype=object),
+    "column": np.array([["a"], [None], ["c"]], dtype=object),
+    "Series": pd.Series(["a", None, "c"]),
+    "Series of objects": pd.Series(["a", None, "c"], dtype=object),
+    "Series with NaT": pd.Series(["a", pd.NaT, "c"], dtype=object),
+    "string": pd.Series(["a", None, "c"], dtype="string"),
+    "string[pyarrow]": pd.Series(["a", None, "c"], dtype="string[pyarrow]"),
+    "Arrow": pd.Series(["a", None, "c"], dtype=pd.ArrowDtype(pyarrow.string())),
+    "category": pd.Series(["a", None, "c"], dtype="category"),
+    "Index": pd.Index(["a", None, "c"]),
+    "pandas array": pd.array(["a", None, "c"]),
+    "frame": pd.DataFrame({"text": ["a", None, "c"]}),
+    "frame of objects": pd.DataFrame({"text": pd.Series(["a", None, "c"], dtype=object)}),
+    "frame of strings": pd.DataFrame({"text": pd.Series(["a", None, "c"], dtype="string")}),
+    "frame of categories": pd.DataFrame({"text": pd.Series(["a", None, "c"], dtype="category")}),
+    "polars": pl.Series(["a", None, "c"]),
+    "polars category": pl.Series(["a", None, "c"], dtype=pl.Categorical),
+    "polars enum": pl.Series(["a", None, "c"], dtype=pl.Enum(["a", "c"])),
+    "polars frame": pl.DataFrame({"text": ["a", None, "c"]}),
+    "Arrow array": pyarrow.array(["a", None, "c"]),
+    "Arrow table": pyarrow.table({"text": ["a", None, "c"]}),
+}
+
+
+@pytest.mark.parametrize("form", MISSING_TEXTS)
+def test_the_advice_for_missing_texts_works(form):
+    X = MISSING_TEXTS[form]
+    message = _said(lambda: read_rows(X, "text"))
+    filling, imputer = re.search(r"will do: (.*)\. In a pipeline over a column of a frame: (.*)\.$", message).groups()
+    filling, _, of_arrow = filling.partition(" (of an Arrow array: ")
+    if form == "Arrow array":
+        filling = of_arrow.removesuffix(")")
+    filled = eval(filling, {"X": X, "polars": pl})
+    assert read_rows(filled, "text").values == ["a", "", "c"]
+    if getattr(X, "ndim", 1) == 2 or isinstance(X, pd.DataFrame | pl.DataFrame):
+        made = eval(imputer, {"SimpleImputer": SimpleImputer, "pandas": pd})
+        assert read_rows(made.fit_transform(X), "text").values == ["a", "", "c"]
+
+
+def test_the_advice_for_bytes_works(tmp_path, images):
+    assert "row.decode('utf-8')" in _said(lambda: read_rows(["a", b"b"], "text"))
+    X = np.array([b"one", "Zürich".encode()])
+    advice = re.search(r"numpy\.char\.decode\(X, 'utf-8'\)", _said(lambda: read_rows(X, "text"))).group()
+    assert read_rows(eval(advice, {"numpy": np, "X": X}), "text").values == ["one", "Zürich"]
+    buffer = io.BytesIO()
+    Image.fromarray(images[0]).save(buffer, "png")
+    row = buffer.getvalue()
+    for kind in (None, "image"):
+        message = _said(lambda kind=kind: read_rows([row], kind))
+        advice = re.search(r"PIL\.Image\.open\(io\.BytesIO\(row\)\)", message).group()
+        opened = eval(advice, {"PIL": PIL, "io": io, "row": row})
+        assert np.array_equal(read_rows([opened], "image").values[0], images[0])
+    for single in (row, bytearray(row)):
+        assert "PIL.Image.open(io.BytesIO(X))" in _said(lambda single=single: read_rows(single, "image"))
+
+
+def test_paths_are_shown_in_full(tmp_path):
+    long = tmp_path / "a folder with spaces" / ("x" * 200) / "nothing there.png"
+    with pytest.raises(FileNotFoundError, match=re.escape(repr(str(long)))):
+        read_rows([long], "image")
+    with pytest.raises(FileNotFoundError, match=re.escape(f"{str(tmp_path)!r}, a directory")):
+        read_rows([tmp_path], "image")
+    with pytest.raises(FileNotFoundError, match="5000 characters, too many for a path"):
+        read_rows(["x" * 5000], "image")
+    with pytest.raises(FileNotFoundError, match="null character, which no path has"):
+        read_rows([Path("a\0b")], "image")
+    file = tmp_path / ("y" * 200)
+    file.write_text("")
+    with pytest.warns(UserWarning, match=re.escape(repr(str(file)))):
+        read_rows([str(file)], None)
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.zeros((2, 8, 8, 3), complex), "complex128.*uint8 in 0..255"),
+        (np.zeros((2, 8, 8, 3), "M8[s]"), "datetime64.*uint8 in 0..255"),
+        (np.zeros((2, 8, 8, 3), object), "dtype='uint8'"),
+        (np.full((2, 8, 8), -3.0), r"from -3 to -3.*X.min\(\)"),
+        ([np.zeros((8, 8), complex)], "Row 0 of X is an array of complex128"),
+        ([np.zeros((0, 8), np.uint8)], "of a pixel or more"),
+        ([np.zeros((1, 8, 8, 3), np.uint8)], r"row\[0\]"),
+        ([[[0, 1], [2, 3]]], r"numpy.array\(row, dtype='uint8'\)"),
+        ([np.array(3)], "shape ()"),
+        ([np.ma.MaskedArray(np.zeros((8, 8), np.uint8), mask=np.eye(8))], "Row 0 of X is a masked array"),
+        (pd.Series([np.ma.MaskedArray(np.zeros((8, 8), np.uint8), mask=np.eye(8))]), "Row 0 of X is a masked array"),
+    ],
+)
+def test_arrays_that_are_no_images_are_refused_with_a_word(X, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        read_rows(X, "image")
+
+
+def test_masked_series_are_refused():
+    masked = np.ma.MaskedArray(np.zeros((2, 8)), mask=np.eye(2, 8))
+    for X in (masked, [masked], (masked,), pd.Series([masked]), [[masked[0], masked[1]]]):
+        with pytest.raises(ValueError, match="masked"):
+            read_rows(X, "series")
+
+
+def test_rows_of_several_types_are_read_or_named(tmp_path, images):
+    path = tmp_path / "a.png"
+    Image.fromarray(images[0]).save(path)
+    for X in ([path, str(path), images[0], Image.fromarray(images[0])], [images[0], str(path)]):
+        assert len(read_rows(X, None).values) == len(X)
+    with pytest.raises(TypeError, match="Row 1 of X is of type PosixPath, not a text"):
+        read_rows(["a text", path], None)
+
+
+class Colour(str, enum.Enum):  # noqa: UP042 - str() of a StrEnum would be its text anyway
+    RED = "red"
+
+
+def test_texts_of_derived_types_are_their_text():
+    assert read_rows([Colour.RED, np.str_("a")], None).values == ["red", "a"]
+    assert {type(text) for text in read_rows([Colour.RED, np.str_("a")], None).values} == {str}
+
+
+def test_lists_of_numbers_and_strings_are_a_table():
+    assert read_rows([[1, "a"], [2, "b"]], None).kind == "table"
+    with pytest.raises(TypeError, match=r"row\[0\] for row in X"):
+        read_rows([["a"], ["b"]], "text")
+    with pytest.raises(TypeError, match="Row 0 of X is of type list"):
+        read_rows([[[1], [1, 2]]], None)

@@ -98,3 +98,36 @@ def test_networks_that_read_no_mask_get_no_padding():
 def test_a_length_without_room_for_a_text_is_an_error():
     with pytest.raises(ValueError, match="no room for a text beside the 2 special tokens"):
         preparation().with_options(max_length=2, prompt=None)
+
+
+@pytest.mark.parametrize("special", [True, False])
+@pytest.mark.parametrize("processor", ["template", "bert", "roberta", "sequence", "none"])
+def test_texts_are_cut_as_the_tokenizer_itself_cuts_them(processor, special):
+    from tokenizers import AddedToken, processors
+
+    def make():
+        tokenizer = tiny_tokenizer()
+        tokenizer.add_special_tokens(["[NEW]"])
+        tokenizer.add_tokens([AddedToken("later word", single_word=True)])
+        tokenizer.post_processor = {
+            "template": tokenizer.post_processor,
+            "bert": processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2)),
+            "roberta": processors.RobertaProcessing(("[SEP]", 3), ("[CLS]", 2)),
+            "sequence": processors.Sequence([processors.ByteLevel(trim_offsets=False), tokenizer.post_processor]),
+            "none": processors.ByteLevel(trim_offsets=False),
+        }[processor]
+        return tokenizer
+
+    texts = ["", "a", "how do i reset my card s pin", "[SEP] a [NEW] later word again " * 4]
+    shared = TextPreparation(make(), max_length=32, limit=None, special_tokens=special)
+    for length in (3, 5, 32, 4):
+        own = make()
+        own.no_padding()
+        own.enable_truncation(length)
+        expected = own.encode_batch(texts, add_special_tokens=special)
+        found = shared.with_options(max_length=length, prompt=None).prepare(texts, 0)
+        assert [one.ids for one in found] == [one.ids for one in expected]
+        assert [[part.ids for part in one.overflowing] for one in found] == [
+            [part.ids for part in one.overflowing] for one in expected
+        ]
+    assert shared.tokenizer.truncation is None

@@ -5,6 +5,7 @@ import threading
 import time
 import warnings
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -283,7 +284,7 @@ def test_what_a_cache_may_be(tmp_path, monkeypatch):
         with pytest.raises(ValueError, match="no directory that exists"):
             resolve_cache(word)
     for blank in ("", " "):
-        with pytest.raises(ValueError, match="names no directory"):
+        with pytest.raises(ValueError, match="can't be a directory"):
             resolve_cache(blank)
     assert os.listdir(tmp_path) == ["new"]
     assert resolve_cache("./disk").path == tmp_path / "disk"
@@ -295,6 +296,43 @@ def test_a_path_that_is_a_file_is_an_error(tmp_path):
     for call in (resolve_cache, lambda path: set_cache_limit(1000, path)):
         with pytest.raises(ValueError, match="is a file. Give a directory"):
             call(tmp_path / "file")
+
+
+@pytest.mark.parametrize("path", ["a\0b", "/tmp/a\0b", "x" * 5000, "./" + "d/" * 2500, "/tmp/" + "x" * 300, "./\ud800"])
+@pytest.mark.parametrize("call", [resolve_cache, cache_info, cache_clear, lambda path: set_cache_limit(1000, path)])
+def test_a_path_that_no_file_system_takes_is_an_error(path, call):
+    for given in (path, Path(path)):
+        with pytest.raises(
+            ValueError,
+            match=r"cache=.* can't be a directory: .*another path|cache=.* working directory of this process is gone",
+        ):
+            call(given)
+
+
+def test_a_relative_path_without_a_working_directory_is_an_error(tmp_path, monkeypatch, texts):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for call in (resolve_cache, cache_info, cache_clear, lambda path: set_cache_limit(1000, path)):
+        with pytest.raises(
+            ValueError, match=r"cache='\./rows' is a relative path, but the working directory .* is gone"
+        ):
+            call("./rows")
+    with pytest.raises(ValueError, match="cache='rows' is a relative path"):
+        PretrainedFeatureExtractor("no/such network", cache="rows").fit(texts)
+    assert resolve_cache(tmp_path / "rows").path == tmp_path / "rows"
+
+
+def test_a_relative_path_is_looked_up_whenever_it_is_used(tmp_path, monkeypatch, texts):
+    for name in ("fit", "transform"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "fit")
+    extractor = PretrainedFeatureExtractor(cache="./rows").fit(texts)
+    monkeypatch.chdir(tmp_path / "transform")
+    extractor.transform(texts)
+    assert cache_info(tmp_path / "fit" / "rows").rows == 1
+    assert cache_info("./rows").rows == len(set(texts))
 
 
 @pytest.mark.parametrize("call", [cache_info, cache_clear])

@@ -1,4 +1,5 @@
 import random
+import threading
 
 import numpy as np
 import torch
@@ -43,3 +44,29 @@ def test_a_seed_fixes_what_torch_draws_inside():
         first = torch.rand(2)
     with preserved_generators(seed=3):
         assert torch.equal(torch.rand(2), first)
+
+
+def test_bodies_of_threads_that_overlap_leave_the_callers_generators():
+    for first_ends_first in (True, False):
+        seed_all()
+        expected = draws()
+        seed_all()
+        inner, outer = threading.Event(), threading.Event()
+
+        def other(inner=inner, outer=outer):
+            with preserved_generators(seed=4):
+                draws()
+                inner.set()
+                outer.wait()
+                draws()
+
+        thread = threading.Thread(target=other)
+        with preserved_generators(seed=5):
+            thread.start()
+            inner.wait()
+            if not first_ends_first:
+                outer.set()
+                thread.join()
+        outer.set()
+        thread.join()
+        assert draws() == expected

@@ -91,6 +91,13 @@ def own_images():
     return ModuleBackbone(module, name="own image network")
 
 
+def own_texts():
+    """Make a small network for texts of whole words."""
+    return ModuleBackbone(
+        seeded(TinyText), modality="text", preparation=tiny_tokenizer(), max_length=16, name="own text network"
+    )
+
+
 def own_series():
     """Make a small network for series of two channels."""
     module = seeded(lambda: nn.Sequential(nn.Conv1d(2, 6, 5, padding=2, bias=False), nn.BatchNorm1d(6), nn.ReLU()))
