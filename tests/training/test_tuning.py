@@ -8,12 +8,12 @@ import torch
 from sklearn.base import clone
 from sklearn.datasets import make_classification
 from sklearn.metrics import log_loss
-from sklearn.model_selection import cross_val_predict
+from sklearn.model_selection import GridSearchCV, cross_val_predict
 from support.networks import ThreeLayers, seeded, three_layers
 from torch import nn
 
 from sktransfer import FineTunedClassifier, FineTunedRegressor, ModuleBackbone
-from sktransfer.training import tuning
+from sktransfer.training import probe, tuning
 from sktransfer.training.observers import Bystander
 from sktransfer.training.tunable import TunableNetwork
 
@@ -63,7 +63,7 @@ def test_the_head_starts_as_the_probe_of_scaled_embeddings(backbone, table):
     for depth in (0, 1, "all"):
         model = quick(backbone, freeze_depth=depth, max_epochs=0).fit(X, y)
         shares = model.predict_proba(X)
-        assert min(np.abs(probe.predict_proba(vectors) - shares).max() for probe in probes) < 1e-3
+        assert min(np.abs(one.predict_proba(vectors) - shares).max() for one in probes) < 1e-3
 
 
 class Loop(nn.Module):
@@ -331,18 +331,18 @@ def weight_norms(model, X, y, monkeypatch):
 
 def test_a_probe_that_fits_its_rows_is_tempered_before_the_network_is_trained(backbone, table, monkeypatch):
     X, y = table
-    probe = quick(backbone, freeze_depth="all").fit(X, y)
+    frozen = quick(backbone, freeze_depth="all").fit(X, y)
     norms = weight_norms(quick(backbone, freeze_depth=0, max_epochs=1), X, y, monkeypatch)
-    assert norms["start"] == pytest.approx(float(probe._network.head.weight.detach().norm()))
+    assert norms["start"] == pytest.approx(float(frozen._network.head.weight.detach().norm()))
     assert norms["first epoch"] < 0.9 * norms["start"]
 
 
 def test_the_tempered_start_has_the_cross_validated_loss(backbone, table):
     X, y = table
     model = quick(backbone, freeze_depth=0, weight_interpolation=0.0, max_epochs=1).fit(X, y)
-    probe = quick(backbone, freeze_depth="all").fit(X, y)
-    np.testing.assert_array_equal(model.predict(X), probe.predict(X))
-    scores = log_loss(y, model.predict_proba(X)), log_loss(y, probe.predict_proba(X))
+    frozen = quick(backbone, freeze_depth="all").fit(X, y)
+    np.testing.assert_array_equal(model.predict(X), frozen.predict(X))
+    scores = log_loss(y, model.predict_proba(X)), log_loss(y, frozen.predict_proba(X))
     folds = cross_val_predict(quick(backbone, freeze_depth="all"), X, y, cv=5, method="predict_proba")
     assert scores[1] < scores[0]
     assert scores[0] == pytest.approx(log_loss(y, folds), rel=0.25)
@@ -350,10 +350,57 @@ def test_the_tempered_start_has_the_cross_validated_loss(backbone, table):
 
 def test_a_start_that_stays_the_best_is_the_probe(backbone, table):
     X, y = table
-    probe = quick(backbone, freeze_depth="all").fit(X, y)
+    frozen = quick(backbone, freeze_depth="all").fit(X, y)
     # Steps that are far too long: no epoch knows better what the probe says than the probe.
     model = quick(backbone, learning_rate=10.0, optimizer="sgd", max_grad_norm=None)
-    model.fit(X, y, X_val=X, y_val=probe.predict(X))
+    model.fit(X, y, X_val=X, y_val=frozen.predict(X))
     (best,) = [entry["epoch"] for entry in model.history_ if entry["best"]]
     assert best == 0
-    np.testing.assert_allclose(model.predict_proba(X), probe.predict_proba(X), atol=1e-6)
+    np.testing.assert_allclose(model.predict_proba(X), frozen.predict_proba(X), atol=1e-6)
+
+
+class Remembering(nn.Module):
+    """Keeps buffers that can't be interpolated."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.what, self.first, self.second = what, nn.Linear(6, 8), nn.Linear(8, 8)
+        kept = {"mask": torch.full((2,), -torch.inf), "shared": torch.ones(1).expand(8)}
+        self.register_buffer("kept", kept.get(what, torch.zeros(1, 8)))
+
+    def forward(self, rows):
+        rows = torch.tanh(self.first(rows))
+        if self.what == "last":
+            self.kept = rows.detach()
+        if self.what == "growing" and len(self.kept) < len(rows):
+            self.kept = torch.zeros(len(rows), 8)
+        return self.second(rows)
+
+
+@pytest.mark.parametrize("validates", [False, True])
+@pytest.mark.parametrize("what", ["mask", "shared", "last", "growing"])
+def test_buffers_that_are_no_statistics_are_not_interpolated(table, what, validates):
+    X, y = table
+    backbone = ModuleBackbone(seeded(lambda: Remembering(what)), modality="table", stages=["first", "second"])
+    settings = {"early_stopping": validates, "validation_fraction": 20, "weight_interpolation": 0.5}
+    assert np.isfinite(quick(backbone, **settings).fit(X, y).predict_proba(X)).all()
+
+
+def test_an_interrupt_after_the_last_epoch_keeps_nothing(backbone, table, monkeypatch):
+    def press(self):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sktransfer.training.stability.StabilityMonitor.measure_again", press)
+    model = quick(backbone, stability_every=1, weight_interpolation=0.5)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(*table)
+    assert not hasattr(model, "n_epochs_")
+
+
+def test_a_search_fits_the_probe_once_a_fold(backbone, table, monkeypatch):
+    fits = []
+    for kind, fit in list(probe._FIT.items()):
+        monkeypatch.setitem(probe._FIT, kind, lambda *args, fit=fit: fits.append(1) or fit(*args))
+    search = GridSearchCV(quick(backbone, random_state=None), {"learning_rate": [1e-3, 2e-3, 3e-3]}, cv=2, refit=False)
+    search.fit(*table)
+    assert len(fits) == 2
