@@ -30,7 +30,7 @@ def source_shift(backbone: Backbone, preparation: Preparation, values: Sequence[
     preparation : Preparation
         Fitted to the rows.
     values : sequence
-        Rows as the preparation takes them; 64 of them are run.
+        Rows as the preparation takes them; 64 different ones are run.
 
     Returns
     -------
@@ -43,7 +43,8 @@ def source_shift(backbone: Backbone, preparation: Preparation, values: Sequence[
     norms = [one for one in network.modules() if isinstance(one, _BatchNorm) and one.running_mean is not None]
     if not norms:
         return None
-    chosen = np.argsort(preparation.digests(values), kind="stable")[:_ROWS]  # whatever the order of the rows
+    # Whatever the order of the rows, and however many copies there are of one, which a weight may stand for.
+    chosen = np.unique(preparation.digests(values), return_index=True)[1][:_ROWS]
     moments = _moments(backbone, norms, preparation, [values[index] for index in sorted(chosen)])
     return float(np.mean([_divergence(norm, *moments[id(norm)]) for norm in norms if id(norm) in moments]))
 
