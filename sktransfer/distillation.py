@@ -11,7 +11,7 @@ from scipy.sparse import issparse
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, RegressorMixin, clone
 from sklearn.exceptions import NotFittedError
-from sklearn.utils import _safe_indexing, column_or_1d
+from sklearn.utils import _safe_indexing, column_or_1d, get_tags
 from sklearn.utils._param_validation import HasMethods, StrOptions
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
@@ -30,6 +30,8 @@ from sktransfer.backbone_estimator import OneStateMixin, of_one_state
 from sktransfer.backbones.loading import names_or_holds_network
 from sktransfer.backbones.rows import about
 from sktransfer.backbones.table_columns import one_warning
+from sktransfer.backbones.table_rows import read_table
+from sktransfer.backbones.table_schema import check_complete
 from sktransfer.caching import resolve_cache
 from sktransfer.caching.seen_rows import see_rows
 from sktransfer.distillation_report import DistillationReport, make_report, split_for_report
@@ -54,6 +56,7 @@ from sktransfer.teachers import (
     is_module,
     known_classes,
     name_of,
+    refuses_missing,
     seeded,
     shared_copy,
     takes_weights,
@@ -255,6 +258,20 @@ class _Distilled(OneStateMixin, MetaEstimatorMixin, BaseEstimator):
 
     # Predictions
 
+    def _read(self, X: Any) -> Any:
+        """Return X as a container, after refusing missing values that a teacher could never have answered for."""
+        check_is_fitted(self)
+        X = as_container(X)
+        if getattr(self.student_, "modality_", None) == "table" and get_tags(self.student_).input_tags.allow_nan:
+            needing = [name_of(one) for one in as_list(self.teacher_) if refuses_missing(one)]
+            if needing:
+                check_complete(
+                    read_table(X),
+                    f"The teacher {needing[0]} was fitted without any. Fill them first, for example with an imputer in a "
+                    f"pipeline in front of {type(self).__name__}.",
+                )
+        return X
+
     def predict(self, X):
         """Predict with the student.
 
@@ -273,8 +290,8 @@ class _Distilled(OneStateMixin, MetaEstimatorMixin, BaseEstimator):
         sklearn.exceptions.NotFittedError
             If the estimator is not fitted.
         """
-        check_is_fitted(self)
-        return self.student_.predict(as_container(X))
+        X = self._read(X)
+        return self.student_.predict(X)
 
     def __sktransfer_backbone__(self) -> Any:
         """Hand the student's network to another estimator, as its `backbone`."""
@@ -494,8 +511,8 @@ class DistilledClassifier(ClassifierMixin, _Distilled):
         ndarray of shape (n_samples, n_classes)
             In the order of `classes_`.
         """
-        check_is_fitted(self)
-        return self._aligned(self.student_.predict_proba(as_container(X)), 0.0)
+        X = self._read(X)
+        return self._aligned(self.student_.predict_proba(X), 0.0)
 
     @_student_has("decision_function")
     def decision_function(self, X):
@@ -511,8 +528,8 @@ class DistilledClassifier(ClassifierMixin, _Distilled):
         ndarray of shape (n_samples,) or (n_samples, n_classes)
             For two classes the score of the second.
         """
-        check_is_fitted(self)
-        given = self.student_.decision_function(as_container(X))
+        X = self._read(X)
+        given = self.student_.decision_function(X)
         if len(self.student_.classes_) == len(self.classes_):
             return given
         given = np.column_stack([np.zeros(len(given)), given]) if given.ndim == 1 else given

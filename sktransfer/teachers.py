@@ -76,6 +76,19 @@ def name_of(teacher: Any) -> str:
     return inner.name if isinstance(inner, ModuleBackbone) else type(inner).__name__
 
 
+def refuses_missing(teacher: Any) -> bool:
+    """Whether a teacher is a single estimator that reads no missing values.
+
+    Pipelines, searches and other estimators of estimators may fill them; their tags don't say so.
+    """
+    inner = _inside(teacher)
+    if is_module(inner) or not hasattr(inner, "__sklearn_tags__"):
+        return False
+    if any(hasattr(value, "fit") for value in inner.get_params(deep=True).values()):
+        return False
+    return not get_tags(inner).input_tags.allow_nan
+
+
 def check_teachers(teacher: Any, weights: Any, *, classifies: bool) -> None:
     """Refuse what can't teach, before anything is fitted.
 

@@ -90,10 +90,10 @@ def test_one_image_in_place_of_several():
     y = np.arange(24) % 2
     for model in (classifier().fit(images, y), PretrainedFeatureExtractor().fit(images)):
         method = model.predict if hasattr(model, "predict") else model.transform
-        with pytest.raises(ValueError, match="that of one image seen in fit"):
+        with pytest.raises(ValueError, match=r"looks like one image. For one image pass X\[None\]"):
             method(images[0])
         assert len(method(images[:1])) == 1
-        assert len(method(images[:3, :, :, 0])) == 3
+        assert len(method(images[:4, :, :, 0])) == 4
 
 
 def test_an_untrained_network_is_trained_whole_whatever_is_asked(table):

@@ -108,8 +108,6 @@ def _check_layer(source: FittedModel, layer: Any) -> tuple[str, ...]:
         return source.outputs[:1]
     asked = [layer] if isinstance(layer, str) or not isinstance(layer, Sequence) else list(layer)
     listed = ", ".join(map(repr, source.outputs))
-    if not asked:
-        raise ValueError(f"layer is an empty list. The fitted {source.name} gives {listed}.")
     for name in asked:
         if name in source.outputs:
             continue

@@ -10,7 +10,13 @@ import numpy as np
 import torch
 
 from sktransfer.backbones.preparation import Inputs
-from sktransfer.backbones.table_schema import CategoricalColumn, NumericColumn, TableSchema, check_infinite
+from sktransfer.backbones.table_schema import (
+    CategoricalColumn,
+    NumericColumn,
+    TableSchema,
+    check_complete,
+    check_infinite,
+)
 from sktransfer.caching.keys import digest
 
 
@@ -155,12 +161,7 @@ class PlainTablePreparation(_TableRows):
                 "example with sklearn.preprocessing.OneHotEncoder in a ColumnTransformer."
             )
         check_infinite(values)
-        rows, places = np.nonzero(np.isnan(values.numbers))
-        if len(rows):
-            raise ValueError(
-                f"Row {rows[0]} of X has NaN, a missing value, in {values.label(places[0])} ({len(rows)} such values in all). "
-                "Fill them first, for example with sklearn.impute.SimpleImputer."
-            )
+        check_complete(values, "Fill them first, for example with sklearn.impute.SimpleImputer.")
         return values.numbers
 
     def fitted_to(self, rows: Sequence[Any]) -> PlainTablePreparation:

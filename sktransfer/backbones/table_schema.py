@@ -200,6 +200,19 @@ def check_infinite(table: Table) -> None:
     )
 
 
+def check_complete(table: Table, advice: str) -> None:
+    """Raise a ValueError that names the first missing value, and goes on with the advice."""
+    missing = np.isnan(table.numbers)
+    for place, values in table.strings.items():
+        missing[:, place] = [value is None for value in values]
+    rows, places = np.nonzero(missing)
+    if len(rows):
+        raise ValueError(
+            f"Row {rows[0]} of X has NaN, a missing value, in {table.label(places[0])} ({len(rows)} such values in all). "
+            + advice
+        )
+
+
 def _numeric_columns(numbers: np.ndarray, weights: np.ndarray | None) -> list[NumericColumn]:
     """Mean and standard deviation of each column, without overflow whatever the values."""
     seen = ~np.isnan(numbers)

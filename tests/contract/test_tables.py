@@ -10,8 +10,10 @@ from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
+from sklearn.tree import DecisionTreeClassifier
 from support.estimators import ESTIMATORS
 
 from sktransfer import DistilledClassifier, FineTunedClassifier, FineTunedRegressor, PretrainedFeatureExtractor
@@ -135,3 +137,18 @@ def test_the_advice_is_followed_by_every_estimator_that_reads_texts():
     assert tuned.fit(joined, y).modality_ == "text"
     teacher = make_pipeline(TfidfVectorizer(), LogisticRegression())
     assert DistilledClassifier(teacher, clone(tuned)).fit(joined, y).student_.modality_ == "text"
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "decision_function"])
+def test_a_student_answers_for_missing_values_unless_its_teacher_is_known_to_read_none(method):
+    X = np.random.default_rng(0).normal(size=(40, 2))
+    y = np.arange(40) % 2
+    holed = X[:3].copy()
+    holed[1, 1] = np.nan
+    student = FineTunedClassifier(max_epochs=1)
+    for teacher in (DecisionTreeClassifier(), make_pipeline(SimpleImputer(), LogisticRegression())):
+        assert len(getattr(DistilledClassifier(teacher, student).fit(X, y), method)(holed)) == 3
+    model = DistilledClassifier(LogisticRegression(), student).fit(X, y)
+    with pytest.raises(ValueError, match="Row 1 of X has NaN.*column 1.*LogisticRegression.*imputer"):
+        getattr(model, method)(holed)
+    assert len(getattr(model, method)(X[:3])) == 3
