@@ -417,7 +417,7 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
             fixed_norms = head_init == "probe" and (shift is None or shift <= LEARNED_NORMS)
         rate = own.learning_rate
         if isinstance(rate, str):
-            rate = _UNTRAINED_RATE if untrained else _LEARNING_RATES[backbone.kind]
+            rate = _UNTRAINED_RATE if from_random else _LEARNING_RATES[backbone.kind]
         new_head_rate = rate if untrained else rate * own.head_lr_ratio
         # Under a head there is nothing to distort where all is frozen.
         moves_with_network = head_init == "probe" and depth < len(backbone.find_stages(preparation))

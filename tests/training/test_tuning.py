@@ -298,13 +298,23 @@ def test_a_head_that_has_learned_moves_no_faster_than_the_stage_below(backbone, 
 
 
 @pytest.mark.parametrize(
-    ("untrained", "reads", "rate"), [(True, "table", 1e-3), (False, "table", 3e-4), (False, "text", 1e-4)]
+    ("backbone", "rate"),
+    [
+        ({"backbone": "auto"}, 1e-3),
+        ({"backbone": "image-resnet", "weights": "random"}, 1e-3),
+        ({"backbone": "image-resnet"}, 3e-4),
+        ({"backbone": three_layers()}, 3e-4),
+        ({"backbone": "text-static"}, 1e-4),
+    ],
+    ids=["untrained table", "random images", "images", "table", "texts"],
 )
-def test_the_rate_by_kind_of_network(backbone, table, untrained, reads, rate):
-    if reads == "text":
-        model = FineTunedClassifier("text-static", freeze_depth=0, max_epochs=1).fit(["a b", "c d"] * 4, [0, 1] * 4)
-    else:
-        model = quick("auto" if untrained else backbone, max_epochs=1).fit(*table)
+def test_the_rate_by_kind_of_network(table, backbone, rate):
+    X, y = table
+    if backbone["backbone"] == "text-static":
+        X, y = ["a b", "c d"] * 4, [0, 1] * 4
+    elif backbone["backbone"] == "image-resnet":
+        X, y = np.random.default_rng(0).integers(0, 256, (8, 12, 12)).astype(np.uint8), [0, 1] * 4
+    model = FineTunedClassifier(**backbone, freeze_depth=0, max_epochs=1, random_state=0).fit(X, y)
     assert model.stages_[-1].learning_rate == pytest.approx(rate)
 
 
