@@ -148,16 +148,9 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
                 self._refuse_texts_in_tables(backbone, rows_val)
                 values_val = preparation.read(rows_val.values)
             validation = Examples(values_val, targets.encode(held_out[1]), held_out[2])
+        validates = validation is not None
         plan = self._plan(
-            backbone,
-            preparation,
-            depth,
-            untrained,
-            shift,
-            device,
-            random,
-            n_rows=n_rows,
-            validates=validation is not None,
+            backbone, preparation, depth, untrained, shift, device, random, n_rows=n_rows, validates=validates
         )
 
         root = self._init_callback_context(max_subtasks=plan.settings.max_epochs)
@@ -168,16 +161,7 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
             observers: list[Any] = [EpochTasks(root, told, lambda: fitted)] if hasattr(self, "_skl_callbacks") else []
             return [*observers, ProgressBar(type(self).__name__)] if self.verbose else observers
 
-        made = tune(
-            backbone,
-            preparation,
-            training,
-            validation,
-            targets,
-            plan,
-            earlier=earlier,
-            watch=watch,
-        )
+        made = tune(backbone, preparation, training, validation, targets, plan, earlier=earlier, watch=watch)
         # Nothing is set before all has gone well: a failed fit leaves the estimator as it was.
         fitted = {**self._fitted_attributes(backbone, preparation, targets, made.network), **columns}
         if earlier is None:
@@ -415,13 +399,8 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         fixed_norms = own.freeze_batch_norm
         if isinstance(fixed_norms, str):
             fixed_norms = head_init == "probe" and (shift is None or shift <= LEARNED_NORMS)
-        rate = own.learning_rate
-        if isinstance(rate, str):
-            rate = _UNTRAINED_RATE if from_random else _LEARNING_RATES[backbone.kind]
-        new_head_rate = rate if untrained else rate * own.head_lr_ratio
-        # Under a head there is nothing to distort where all is frozen.
-        moves_with_network = head_init == "probe" and depth < len(backbone.find_stages(preparation))
-        rates = StageRates(rate if moves_with_network else new_head_rate, rate, 1.0 if untrained else own.layer_decay)
+        all_frozen = depth == len(backbone.find_stages(preparation))
+        rates, new_head_rate = self._rates(backbone.kind, head_init, untrained, all_frozen=all_frozen)
         source = None
         if self.source_probe is not None:
             X_source, y_source = self.source_probe
@@ -450,6 +429,17 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
             fixed_norms=bool(fixed_norms),
             interpolation=1.0 if from_random else float(own.weight_interpolation),
         )
+
+    def _rates(self, kind: str, head_init: str, untrained: bool, *, all_frozen: bool) -> tuple[StageRates, float]:
+        """Return the rates of stages and head, and the one of a head that starts at random."""
+        own = plain_parameters(self)
+        rate = own.learning_rate
+        if isinstance(rate, str):
+            rate = _UNTRAINED_RATE if self._is_random(untrained) else _LEARNING_RATES[kind]
+        of_new_head = rate if untrained else rate * own.head_lr_ratio
+        # Where all is frozen there is nothing under the head that its steps could distort.
+        of_head = rate if head_init == "probe" and not all_frozen else of_new_head
+        return StageRates(of_head, rate, 1.0 if untrained else own.layer_decay), of_new_head
 
     def _fitted_attributes(
         self, backbone: Backbone, preparation: Any, targets: Targets, network: TunableNetwork
