@@ -137,7 +137,9 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         columns = self._columns_of(X, Rows(rows.kind, values))
         self._warn_of_columns(backbone, rows)
         preparation = preparation.fitted_to(values)
-        shift = None if self._is_random(untrained) else source_shift(backbone, preparation, values)
+        shift = None
+        if not self._is_random(untrained):
+            shift = source_shift(backbone, preparation, values, keep=resolve_cache(self.cache) is not None)
         # There is nothing in an untrained network worth keeping.
         depth = 0 if untrained else resolve_depth(self._depth_for(shift), backbone.find_stages(preparation))
         training, validation = Examples(values, targets.encode(y), weights), None

@@ -10,18 +10,27 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from sktransfer.backbones.backbone import Backbone, explained
+from sktransfer.backbones.keyed import keyed
 from sktransfer.backbones.preparation import Preparation
+from sktransfer.caching import memory_cache
+from sktransfer.caching.fits import kept_fits
+from sktransfer.caching.keys import digest
 from sktransfer.runtime.seeding import preserved_generators
 
 # Measured on images (docs/benchmarks.rst). Above the first all stages are worth training, above the second batch norm's
 # statistics too.
 ALL_STAGES, LEARNED_NORMS = 0.1, 0.35
 _ROWS = 64
+_BYTES_OF_A_RESULT = 200
 _SMALLEST_VARIANCE = 1e-12
 
 
-def source_shift(backbone: Backbone, preparation: Preparation, values: Sequence[Any]) -> float | None:
+def source_shift(
+    backbone: Backbone, preparation: Preparation, values: Sequence[Any], *, keep: bool = True
+) -> float | None:
     """Measure how far rows are from the source's.
+
+    Candidates of a search have the same rows, fold by fold, so the last results are kept.
 
     Parameters
     ----------
@@ -31,6 +40,8 @@ def source_shift(backbone: Backbone, preparation: Preparation, values: Sequence[
         Fitted to the rows.
     values : sequence
         Rows as the preparation takes them; 64 different ones are run.
+    keep : bool, default=True
+        Whether to keep the result for other fits.
 
     Returns
     -------
@@ -44,9 +55,17 @@ def source_shift(backbone: Backbone, preparation: Preparation, values: Sequence[
     if not norms:
         return None
     # Whatever the order of the rows, and however many copies there are of one, which a weight may stand for.
-    chosen = np.unique(preparation.digests(values), return_index=True)[1][:_ROWS]
-    moments = _moments(backbone, norms, preparation, [values[index] for index in sorted(chosen)])
-    return float(np.mean([_divergence(norm, *moments[id(norm)]) for norm in norms if id(norm) in moments]))
+    digests = preparation.digests(values)
+    chosen = np.unique(digests, return_index=True)[1][:_ROWS]
+    _, context = keyed(memory_cache if keep else None, {}, backbone=backbone, preparation=preparation)
+    key = digest(context + b"".join(digests[index] for index in chosen), domain=b"source shift")
+    shift = kept_fits.get(key) if keep else None
+    if shift is None:
+        moments = _moments(backbone, norms, preparation, [values[index] for index in sorted(chosen)])
+        shift = float(np.mean([_divergence(norm, *moments[id(norm)]) for norm in norms if id(norm) in moments]))
+    if keep:
+        kept_fits.put(key, shift, _BYTES_OF_A_RESULT)
+    return shift
 
 
 def _moments(

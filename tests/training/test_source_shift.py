@@ -5,10 +5,13 @@ import copy
 import numpy as np
 import pytest
 import torch
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
 from support.networks import seeded
 from torch import nn
 
 from sktransfer import FineTunedClassifier, FineTunedRegressor, ModuleBackbone
+from sktransfer.training import source_shift as measuring
 from sktransfer.training.source_shift import source_shift
 
 
@@ -110,3 +113,18 @@ def test_the_network_and_its_hooks_stay_as_they_are(network, rows):
     assert not any(one._forward_pre_hooks for one in shared.modules())
     for name, value in shared.state_dict().items():
         torch.testing.assert_close(value, before[name])
+
+
+def test_the_rows_of_a_fold_are_measured_once_in_a_search(network, rows, monkeypatch):
+    passes = []
+    measure = measuring._moments
+    monkeypatch.setattr(measuring, "_moments", lambda *args: passes.append(1) or measure(*args))
+    backbone = ModuleBackbone(network, modality="table")
+    model = FineTunedClassifier(backbone, max_epochs=1, cache="memory")
+    grid = {"learning_rate": [1e-4, 1e-3], "freeze_depth": ["auto", 1]}
+    search = GridSearchCV(model, grid, cv=2).fit(rows, np.arange(60) % 2)
+    assert len(passes) == 3
+    found = search.best_estimator_.source_shift_
+    assert clone(model).set_params(cache=None).fit(rows, np.arange(60) % 2).source_shift_ == found
+    assert len(passes) == 4
+    assert FineTunedClassifier(backbone, max_epochs=1).fit(rows + 1, np.arange(60) % 2).source_shift_ > found
