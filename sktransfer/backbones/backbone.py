@@ -169,6 +169,25 @@ class Backbone:
         """Kind of row that the network reads."""
         return self.preparation.kind
 
+    def check_finite(self) -> None:
+        """Refuse a network that computes with NaN or infinity; attention may hide them, and embeddings be wrong.
+
+        Raises
+        ------
+        ValueError
+            If a parameter is NaN or infinite, or a buffer NaN. Infinity in buffers is the usual mask.
+        """
+        for part in (self._network, self.readout):
+            for name, tensor in module_tensors(part).items() if part is not None else ():
+                if not tensor.is_floating_point() or tensor.is_meta:
+                    continue
+                what = "NaN" if torch.isnan(tensor).any() else "infinity"
+                if what == "NaN" or (isinstance(tensor, nn.Parameter) and torch.isinf(tensor).any()):
+                    raise ValueError(
+                        f"The weights of the backbone {self.name!r} hold {what}, in {name!r}: embeddings would be wrong. They "
+                        "are damaged, or come from a training that diverged. Choose other weights."
+                    )
+
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The blocks of the network in forward order."""
