@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import pickle
 import zipfile
 from pathlib import Path
@@ -50,7 +51,7 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     try:
         if path.suffix == ".safetensors":
             # Not load_file, whose tensors stay mapped to the file: who shortens it later would end the process.
-            tensors = _only_tensors(load(path.read_bytes()), path)
+            tensors = dict(sorted(_only_tensors(load(path.read_bytes()), path).items()))
         else:
             # Mapping may be torch's default by a setting of the user's.
             tensors = _only_tensors(torch.load(path, map_location="cpu", weights_only=True, mmap=False), path)
@@ -99,12 +100,14 @@ def _explained(error: Exception, path: Path) -> Exception:
         f"The weights file {str(path)!r}",
         (str(error).strip().splitlines() or ["no reason given"])[0].rstrip("."),
     )
-    if isinstance(error, _NoWeights | MemoryError) or (isinstance(error, OSError) and error.errno is not None):
+    if isinstance(error, _NoWeights | MemoryError) or (
+        isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)  # which torch gives for a cut archive
+    ):
         return error
     if isinstance(error, RuntimeError) and "memory" in str(error):  # torch has no error of its own for it
         return MemoryError(f"There is not enough memory for {file[0].lower() + file[1:]}: {reason}.")
     if isinstance(error, SafetensorError):
-        return ValueError(f"{file} is not a whole safetensors file: {reason}. Download or copy it again.")
+        return ValueError(f"{file} is damaged, and not a whole safetensors file: {reason}. Download or copy it again.")
     if isinstance(error, pickle.UnpicklingError):
         return ValueError(
             f"{file} cannot be read as plain tensors: {reason}. It is damaged, or a pickle that holds more than tensors and "

@@ -17,6 +17,7 @@ from torch import nn
 
 from sktransfer._locks import ProcessLock
 from sktransfer.backbones.card import Card
+from sktransfer.backbones.checkpoints import check_finite
 from sktransfer.backbones.fingerprint import Code, code_of, fingerprint, module_tensors
 from sktransfer.backbones.frozen_copy import frozen_copy, watched
 from sktransfer.backbones.hooks import own_hooks
@@ -170,23 +171,10 @@ class Backbone:
         return self.preparation.kind
 
     def check_finite(self) -> None:
-        """Refuse a network that computes with NaN or infinity; attention may hide them, and embeddings be wrong.
-
-        Raises
-        ------
-        ValueError
-            If a parameter is NaN or infinite, or a buffer NaN. Infinity in buffers is the usual mask.
-        """
+        """Refuse weights that are NaN or infinite, see :func:`check_finite`."""
         for part in (self._network, self.readout):
-            for name, tensor in module_tensors(part).items() if part is not None else ():
-                if not tensor.is_floating_point() or tensor.is_meta:
-                    continue
-                what = "NaN" if torch.isnan(tensor).any() else "infinity"
-                if what == "NaN" or (isinstance(tensor, nn.Parameter) and torch.isinf(tensor).any()):
-                    raise ValueError(
-                        f"The weights of the backbone {self.name!r} hold {what}, in {name!r}: embeddings would be wrong. They "
-                        "are damaged, or come from a training that diverged. Choose other weights."
-                    )
+            if part is not None:
+                check_finite(module_tensors(part), f"the backbone {self.name!r}")
 
     @property
     def stages(self) -> tuple[Stage, ...]:

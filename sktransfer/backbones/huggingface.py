@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from sktransfer import _locks
 from sktransfer.archive.tensors import check_stored
+from sktransfer.backbones.checkpoints import check_finite
 from sktransfer.runtime.seeding import preserved_generators
 
 # Files whose presence or absence decides how a directory is read. A cache that other software filled may lack one
@@ -230,7 +231,10 @@ def load_pretrained(
         )
     _refuse_more_blocks(model, report["unexpected_keys"], directory)
     _unmap(model)
-    return model, set(report["missing_keys"])
+    missing = set(report["missing_keys"])
+    present = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in missing}
+    check_finite(present, repr(str(directory)))
+    return model, missing
 
 
 def _refuse_more_blocks(model: transformers.PreTrainedModel, unexpected: Iterable[str], directory: Path) -> None:
