@@ -17,6 +17,7 @@ from torch import nn
 
 from sktransfer._locks import ProcessLock
 from sktransfer.backbones.card import Card
+from sktransfer.backbones.checkpoints import check_finite
 from sktransfer.backbones.fingerprint import Code, code_of, fingerprint, module_tensors
 from sktransfer.backbones.frozen_copy import frozen_copy, watched
 from sktransfer.backbones.hooks import own_hooks
@@ -168,6 +169,12 @@ class Backbone:
     def kind(self) -> str:
         """Kind of row that the network reads."""
         return self.preparation.kind
+
+    def check_finite(self) -> None:
+        """Refuse weights that are NaN or infinite, see :func:`check_finite`."""
+        for part in (self._network, self.readout):
+            if part is not None:
+                check_finite(module_tensors(part), f"the backbone {self.name!r}")
 
     @property
     def stages(self) -> tuple[Stage, ...]:
