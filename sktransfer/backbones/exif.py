@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import struct
-from typing import Any
 
 from PIL import Image
 
