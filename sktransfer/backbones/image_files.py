@@ -167,7 +167,7 @@ def _load(picture: Image.Image, row: Any, place: int) -> Image.Image:
         _refuse_dark(int(np.asarray(picture).max()), row, place)
     elif deep and picture.mode in ("RGB", "RGBA", "RGBX", "LA"):
         colours = picture.getextrema()[: 1 if picture.mode == "LA" else 3]
-        _refuse_dark(max(high for _, high in colours) * 256, row, place)  # type: ignore[misc,has-type]
+        _refuse_dark(max(high for _, high in colours) * 256, row, place)  # type: ignore[misc]
     return picture
 
 

@@ -165,7 +165,7 @@ def closed_loaded():
 @pytest.mark.parametrize("make", [closed_picture, closed_loaded])
 def test_closed_pictures_name_their_row(make):
     with pytest.raises(ValueError, match="row 1 of X .*closed"):
-        PretrainedFeatureExtractor("image-resnet").fit([CORNERS, make()])
+        PretrainedFeatureExtractor("image-resnet").fit_transform([CORNERS, make()])
 
 
 @pytest.mark.parametrize(
