@@ -77,7 +77,7 @@ def without_descriptions(content: bytes) -> bytes:
             or (tag == _XMP and type_ not in (1, 7))
             or (n_bytes > 4 and offset + n_bytes > len(content))
         ):
-            struct.pack_into(order + "HH", made, place, 0xFFFF, 0)  # of no type: passed over without a warning
+            struct.pack_into(order + "HHL", made, place, 0xFFFF, 1, 1)  # one byte of no meaning
     return bytes(made)
 
 

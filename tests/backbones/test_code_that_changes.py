@@ -379,9 +379,7 @@ def holds(iterator, x):
 OUTSIDE = [opens, reads_environment, gets_environment, evaluates, imports_by_name, loads, reads_path]
 
 
-@pytest.mark.parametrize(
-    "make", [*OUTSIDE, functools.partial(holds, iter(()))], ids=lambda make: getattr(make, "__name__", "holds")
-)
+@pytest.mark.parametrize("make", [*OUTSIDE, functools.partial(holds, iter(()))], ids=lambda make: getattr(make, "__name__", "holds"))
 def test_what_cannot_be_looked_at_stays_in_memory_and_is_said_once(make, tmp_path, monkeypatch):
     monkeypatch.setenv("SCALE_OF_USER", "2")
     backbone = ModuleBackbone(nn.Identity(), preparation=make, modality="table", name=f"mine {make!r}")

@@ -302,10 +302,7 @@ def test_a_path_that_is_a_file_is_an_error(tmp_path):
 @pytest.mark.parametrize("call", [resolve_cache, cache_info, cache_clear, lambda path: set_cache_limit(1000, path)])
 def test_a_path_that_no_file_system_takes_is_an_error(path, call):
     for given in (path, Path(path)):
-        with pytest.raises(
-            ValueError,
-            match=r"cache=.* can't be a directory: .*another path|cache=.* working directory of this process is gone",
-        ):
+        with pytest.raises(ValueError, match=r"cache=.* can't be a directory: .*another path|cache=.* working directory of this process is gone"):
             call(given)
 
 
