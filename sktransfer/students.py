@@ -109,7 +109,7 @@ def check_student(student: Any, X: Any, *, classifies: bool, weighs: bool) -> No
             f"The student is a {name}, whose folds would have copies of a row on both sides. Search outside: "
             "GridSearchCV(DistilledClassifier(...), {'student__...': [...]})."
         )
-    if hasattr(last, "_validate_params"):
+    if hasattr(last, "_parameter_constraints"):  # which estimators of other packages need not have
         last._validate_params()
     told = estimator_type(last)
     wanted_type = "classifier" if classifies else "regressor"
