@@ -228,6 +228,41 @@ def test_a_grid_of_numpy():
     assert type(search.best_params_["unfreeze_every"]) is np.int64
 
 
+def scripted():
+    """Return a module of TorchScript, as it comes from a file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that there are other ways now
+        return torch.jit.trace(nn.Linear(2, 3), torch.ones(1, 2))
+
+
+@pytest.mark.parametrize("listed", ESTIMATORS, ids=lambda listed: listed.name)
+def test_modules_without_weights_of_their_own(listed):
+    X = np.random.default_rng(0).normal(size=(16, 2))
+    lazy, empty = nn.LazyLinear(3), nn.Linear(2, 3, device="meta")
+    for module, match in ((scripted(), "of TorchScript"), (lazy, "wait for a first input"), (empty, "device 'meta'")):
+        for given in (module, nn.Sequential(module), ModuleBackbone(module, modality="table")):
+            with pytest.raises((TypeError, ValueError), match=f"backbone=.*{match}"):
+                listed.fit(X, backbone=given, modality="table")
+
+
+class Complex(nn.Module):
+    """A spectrum, say."""
+
+    def forward(self, rows):
+        return torch.fft.rfft(rows)
+
+
+@pytest.mark.parametrize("listed", ESTIMATORS, ids=lambda listed: listed.name)
+def test_complex_features_are_refused(listed):
+    with pytest.raises(ValueError, match="complex numbers, which features are not"):
+        listed.fit(np.random.default_rng(0).normal(size=(16, 4)), backbone=Complex(), modality="table")
+
+
+def test_a_head_of_torchscript():
+    with pytest.raises(TypeError, match="^head made a RecursiveScriptModule of TorchScript"):
+        FineTunedClassifier(head=scripted()).fit(TEXTS, np.arange(16) % 2)
+
+
 @pytest.mark.parametrize("head", [nn.ReLU, lambda n_features: nn.Linear(n_features, 1)])
 def test_a_head_that_can_not_be_made(head):
     with pytest.raises(
