@@ -14,7 +14,14 @@ from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_diabetes, load_digits, make_classification
 from sklearn.dummy import DummyRegressor
-from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier, RandomForestRegressor, VotingClassifier
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    RandomForestClassifier,
+    RandomForestRegressor,
+    StackingClassifier,
+    StackingRegressor,
+    VotingClassifier,
+)
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.feature_selection import SelectKBest
@@ -215,6 +222,8 @@ def test_weights_reach_teacher_and_student():
         FineTunedClassifier(**SMALL),
         GridSearchCV(LogisticRegression(), {"C": [0.1, 1]}, cv=2),
         [LogisticRegression(), GaussianNB()],
+        StackingClassifier([("a", LogisticRegression()), ("b", GaussianNB())], cv=2),
+        make_pipeline(StandardScaler(), StackingClassifier([("a", LogisticRegression())], cv=2)),
     ],
     ids=lambda one: type(one).__name__,
 )
@@ -615,6 +624,15 @@ def test_the_report_of_numbers():
         warnings.simplefilter("error")
         constant = model.set_params(student=DummyRegressor()).fit(rows, numbers).distillation_report_
     assert np.isnan(constant.agreement), "what never varies has no correlation"
+
+
+def test_a_stacking_teaches_and_is_taught():
+    rows, numbers = load_diabetes(return_X_y=True)
+    stacking = StackingRegressor([("a", Ridge(0.1))], cv=2)
+    assert DistilledRegressor(stacking, clone(stacking)).fit(rows, numbers).score(rows, numbers) > 0.4
+    stacking = StackingClassifier([("a", LogisticRegression())], cv=2)
+    model = DistilledClassifier(LogisticRegression(), stacking).fit(X, y)
+    assert model.predict_proba(X).shape == (len(X), len(np.unique(y)))
 
 
 class Elsewhere(ClassifierMixin, BaseEstimator):
