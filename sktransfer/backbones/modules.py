@@ -49,7 +49,7 @@ def refuse_without_weights(module: nn.Module, name: str) -> None:
     """
     for part in module.modules():
         told = f"{name}={type(module).__name__}(...) holds a {type(part).__name__}"
-        tensors = [*part.parameters(), *part.buffers()]
+        tensors = [*part.parameters(recurse=False), *part.buffers(recurse=False)]
         if tensors and isinstance(part, torch.jit.ScriptModule):
             raise TypeError(
                 f"{told} of TorchScript, which can't be copied and frozen. Give the module that it was made from."

@@ -165,7 +165,7 @@ def warn_of_columns(table: Table) -> None:
             "unknown one. Turn them into numbers, such as year, month, day of the week, or days since the first."
         )
     if parts:
-        warnings.warn(" ".join(parts), UserWarning, stacklevel=_levels_to_caller())
+        warnings.warn(" ".join(parts), UserWarning, stacklevel=levels_to_caller())
 
 
 def _mean_words(values: list[str]) -> float:
@@ -200,7 +200,7 @@ def _count_rows(name: str, numbers: np.ndarray) -> bool:
     return whole and len(np.unique(numbers)) == len(numbers)
 
 
-def _levels_to_caller() -> int:
+def levels_to_caller() -> int:
     """Return the `stacklevel` of the first caller that is no library."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and _package(frame.f_globals) in (

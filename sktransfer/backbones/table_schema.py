@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from sktransfer.backbones.table_columns import refuse_texts
+from sktransfer.backbones.table_columns import levels_to_caller, refuse_texts
 from sktransfer.backbones.table_rows import Table
 
 
@@ -189,7 +189,7 @@ class TableSchema:
                 f"X holds values in {', '.join(unread)}, of which the backbone's fit saw none: they are read as missing. "
                 "Leave such columns out, or begin with a network that was made for them.",
                 UserWarning,
-                stacklevel=2,
+                stacklevel=levels_to_caller(),
             )
         refuse_texts(
             table, {i: set(c.categories) for i, c in enumerate(self.columns) if isinstance(c, CategoricalColumn)}

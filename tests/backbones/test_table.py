@@ -236,8 +236,11 @@ def test_numbers_in_a_column_that_was_all_missing_in_the_fit_are_missing():
     numbers = X.assign(a=[1e6, -1.0, 0.0, np.nan])
     extractor = extract(X)
     np.testing.assert_array_equal(extractor.transform(numbers), extractor.transform(X))
-    with pytest.warns(UserWarning, match="^X holds values in column 'a', of which the backbone's fit saw none"):
+    with pytest.warns(
+        UserWarning, match="^X holds values in column 'a', of which the backbone's fit saw none"
+    ) as caught:
         later = PretrainedFeatureExtractor(extractor).fit(numbers)
+    assert caught[0].filename == __file__, "it points at the caller"
     np.testing.assert_array_equal(later.transform(numbers), extractor.transform(X))
 
 
