@@ -28,7 +28,7 @@ _CHUNK = 500
 _STEP_BYTES = 8 * 2**20
 _HEAD_BYTES = 16  # checksum and name of the type
 # Of rows, and of numbers in the table of settings.
-_DTYPES = {dtype.str.encode(): dtype for dtype in map(np.dtype, ("f2", "f4", "f8", "i4", "i8", "u1", "?"))}
+_DTYPES = {dtype.str.encode(): dtype for dtype in map(np.dtype, ("f2", "f4", ">f4", "f8", "i4", "i8", "u1", "?"))}
 _TABLES = frozenset({"settings", "rows", "uses"})
 # Time of use stands apart from the rows: to note it must not rewrite them.
 _SCHEMA = """
