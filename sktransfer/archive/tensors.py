@@ -77,6 +77,8 @@ def check_stored(path: Path) -> None:
     if path.suffix != ".safetensors":
         read_tensors(path)
         return
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no weights file at {str(path)!r}.")
     try:
         with safe_open(path, "pt") as file:
             for name in file.keys():  # noqa: SIM118, it is no dictionary

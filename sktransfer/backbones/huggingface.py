@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,7 @@ from transformers.utils import logging as transformers_logging
 from sktransfer import _locks
 from sktransfer.archive.tensors import check_stored
 from sktransfer.backbones.checkpoints import check_finite
+from sktransfer.backbones.huggingface_folder import check_size
 from sktransfer.runtime.seeding import preserved_generators
 
 # Files whose presence or absence decides how a directory is read. A cache that other software filled may lack one
@@ -199,6 +201,7 @@ def load_pretrained(
     directory = Path(directory)
     for name in _weights_among([path.name for path in directory.iterdir()]):
         check_stored(directory / name)
+    check_size(directory, _count_parameters(model_class, directory, config))
     try:
         with quiet_transformers():
             model, report = model_class.from_pretrained(
@@ -235,6 +238,21 @@ def load_pretrained(
     present = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in missing}
     check_finite(present, repr(str(directory)))
     return model, missing
+
+
+def _count_parameters(model_class: Any, directory: Path, config: transformers.PreTrainedConfig) -> int:
+    """Count the parameters of a network without making them."""
+    build = getattr(model_class, "from_config", None) or model_class._from_config
+    try:
+        with quiet_transformers(), torch.device("meta"):
+            model = build(copy.deepcopy(config))
+    except ImportError:
+        raise
+    except Exception as error:  # whatever a network makes of sizes that don't go together
+        raise ValueError(
+            f"{str(directory / 'config.json')!r} describes a network that can't be built ({type(error).__name__}: {error})."
+        ) from error
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _refuse_more_blocks(model: transformers.PreTrainedModel, unexpected: Iterable[str], directory: Path) -> None:

@@ -59,8 +59,8 @@ def load_vision(origin: Origin, directory: Path, config: Any) -> Backbone:
     """
     model_class, config = _class_and_config(origin.name, config)
     preparation = _load_preparation(directory, getattr(config, "num_channels", 3))
+    example = preparation.examples()[0]  # first, for it may refuse the settings
     network, missing = load_pretrained(model_class, directory, config)
-    example = preparation.examples()[0]
     output, tensors = _choose_output(network, missing, example)
     _check_repeatable(origin.name, network, example)
     has_class_token = any(name.split(".")[-1] in ("cls_token", "class_embedding") for name in tensors)
@@ -140,7 +140,9 @@ def _load_preparation(directory: Path, channels: int) -> ImagePreparation:
             processor = transformers.AutoImageProcessor.from_pretrained(
                 directory, trust_remote_code=False, local_files_only=True
             )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a processor makes of settings that it doesn't expect
         raise ValueError(
             f"There is no usable image processor in {str(directory)!r}: {error} Save it beside the network with "
             "processor.save_pretrained(directory); without it nobody knows how images were scaled in training."
