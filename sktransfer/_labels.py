@@ -46,7 +46,8 @@ def check_container(y: Any, name: str = "y") -> None:
     Raises
     ------
     TypeError
-        If it is a single text, a generator, a set, a dictionary or a frame that was not computed.
+        If it is a single text, a generator, a set, a dictionary, a frame that was not computed, or a tensor that is no
+        array.
     ValueError
         If it is masked.
     """
@@ -64,6 +65,14 @@ def check_container(y: Any, name: str = "y") -> None:
     if isinstance(nw.from_native(y, pass_through=True), nw.LazyFrame):
         raise TypeError(f"{name} is a {type(y).__name__}, which holds no values yet. Pass {name}.collect() instead.")
     refuse_masked(y, name)
+    if hasattr(y, "detach"):
+        try:
+            np.asarray(y)
+        except (TypeError, RuntimeError) as error:  # sparse, in half precision, on a device, with a gradient
+            raise TypeError(
+                f"{name} is a tensor that numpy can't read: {error} Pass {name}.detach().cpu().float().numpy(), of a sparse "
+                f"one that of {name}.to_dense()."
+            ) from error
 
 
 def check_targets(

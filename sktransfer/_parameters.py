@@ -24,9 +24,10 @@ class _Number(Interval):
     def is_satisfied_by(self, val: Any) -> bool:
         if not is_number(val):
             return False
-        if self.type is RealNotInt:  # which numpy's numbers of single precision are not registered as
-            return not isinstance(val, Integral) and val in self
-        return super().is_satisfied_by(val)
+        if isinstance(val, Integral):
+            return self.type is not RealNotInt and super().is_satisfied_by(val)
+        # A fraction, or a number of numpy that is not registered as RealNotInt, is compared as what is computed with.
+        return self.type is not Integral and float(val) in self
 
 
 class Where(Options):
@@ -102,8 +103,8 @@ def plain(value: Any) -> Any:
     """
     if isinstance(value, list | tuple):
         return type(value)(map(plain, value)) if type(value) in (list, tuple) else value
-    if isinstance(value, np.floating):
-        return float(value)  # the item of a longdouble is one
+    if isinstance(value, np.floating) or (is_number(value) and not is_int(value)):
+        return float(value)  # the item of a longdouble is one; torch takes no fractions, and no int above 64 bits
     return value.item() if isinstance(value, np.bool_ | np.integer | np.str_) else value
 
 

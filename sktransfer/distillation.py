@@ -23,7 +23,7 @@ from sklearn.utils.validation import (
 )
 
 from sktransfer._containers import as_container
-from sktransfer._labels import check_container, check_size, check_targets, refuse_masked
+from sktransfer._labels import check_container, check_size, check_targets
 from sktransfer._parameters import plain, plain_parameters, random_states, real, share_of_rows, whole
 from sktransfer._row_weights import check_row_weights, of_any_size, of_usual_size
 from sktransfer.backbone_estimator import OneStateMixin, of_one_state
@@ -94,6 +94,9 @@ class _Distilled(OneStateMixin, MetaEstimatorMixin, BaseEstimator):
 
     def _validate_params(self) -> None:
         super()._validate_params()
+        no_array = not isinstance(self.cv, np.generic) and getattr(self.cv, "ndim", None) == 0
+        if no_array or isinstance(self.cv, type):
+            raise TypeError(f"cv must be an int, a splitter (not its class) or splits in a list. Got {self.cv!r}.")
         if isinstance(self.cv, Iterable) and not isinstance(self.cv, Iterator) and not hasattr(self.cv, "get_n_splits"):
             check_folds(list(self.cv))
 
@@ -553,7 +556,7 @@ class DistilledClassifier(ClassifierMixin, _Distilled):
         float
             Share of rows that are predicted right.
         """
-        refuse_masked(y, "y")
+        check_targets(y)
         return super().score(X, y, of_any_size(sample_weight, X))
 
     def _aligned(self, given: np.ndarray, absent: Any) -> np.ndarray:
@@ -757,7 +760,7 @@ class DistilledRegressor(RegressorMixin, _Distilled):
         float
             At most 1, which is perfect; 0 is as good as the mean.
         """
-        refuse_masked(y, "y")
+        check_targets(y, word="target")
         return super().score(X, y, of_any_size(sample_weight, X))
 
     def _checked_y(self, y: Any, labelled: np.ndarray) -> np.ndarray:

@@ -142,7 +142,8 @@ def make_report(
         error = float(differences.std(ddof=1) / np.sqrt(len(y))) if len(y) > 1 else float("nan")
         agreement = float(np.mean(said == told))
     else:
-        agreement = float(np.corrcoef(np.ravel(said), np.ravel(told))[0, 1])
+        varied = all(np.ptp(one) > 0 for one in (said, told))  # what never varies has no correlation
+        agreement = float(np.corrcoef(np.ravel(said), np.ravel(told))[0, 1]) if varied else float("nan")
     return DistillationReport(
         n_rows=len(y),
         metric="accuracy" if classifies else "r2",

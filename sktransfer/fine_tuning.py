@@ -17,7 +17,7 @@ from sklearn.utils.validation import (
     check_array,
 )
 
-from sktransfer._labels import check_size, check_targets, refuse_masked
+from sktransfer._labels import check_size, check_targets
 from sktransfer._parameters import is_number, plain
 from sktransfer._row_weights import of_any_size
 from sktransfer.backbones.rows import about
@@ -389,7 +389,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         float
             Share of rows that are predicted right; of several labels, all of them.
         """
-        refuse_masked(y, "y")
+        check_targets(y)
         return super().score(X, y, of_any_size(sample_weight, X))
 
     def _checked_y(self, y: Any) -> np.ndarray:
@@ -799,7 +799,7 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         float
             R squared, averaged over targets: 1 is perfect, 0 as good as their mean.
         """
-        refuse_masked(y, "y")
+        check_targets(y, word="target")
         return super().score(X, y, of_any_size(sample_weight, X))
 
     def _checked_y(self, y: Any) -> np.ndarray:

@@ -15,7 +15,7 @@ from sktransfer.backbones.rows import about
 from sktransfer.caching import resolve_cache
 from sktransfer.fine_tuning import FineTunedClassifier, FineTunedRegressor
 from sktransfer.runtime.device import resolve_device
-from sktransfer.teachers import estimator_type, fit_weighted, is_search, takes_weights
+from sktransfer.teachers import estimator_type, fit_weighted, has_method, is_search, takes_weights
 from sktransfer.training.targets import Classes, Numbers, Taught, Teaching
 from sktransfer.tuned_estimator import TunedEstimator
 
@@ -89,7 +89,7 @@ def check_student(student: Any, X: Any, *, classifies: bool, weighs: bool) -> No
     """
     last = student.steps[-1][1] if isinstance(student, Pipeline) else student
     name = type(last).__name__
-    if not hasattr(last, "fit") or not hasattr(last, "predict"):
+    if not hasattr(last, "fit") or not has_method(last, "predict"):
         raise TypeError(f"A student must be an estimator, or name a network. Got {name}: {last!r:.80}.")
     if isinstance(last, TunedEstimator):
         wanted = FineTunedClassifier if classifies else FineTunedRegressor
@@ -109,7 +109,7 @@ def check_student(student: Any, X: Any, *, classifies: bool, weighs: bool) -> No
             f"The student is a {name}, whose folds would have copies of a row on both sides. Search outside: "
             "GridSearchCV(DistilledClassifier(...), {'student__...': [...]})."
         )
-    if hasattr(last, "_validate_params"):
+    if hasattr(last, "_parameter_constraints"):  # which estimators of other packages need not have
         last._validate_params()
     told = estimator_type(last)
     wanted_type = "classifier" if classifies else "regressor"

@@ -140,8 +140,8 @@ def _check_teacher(teacher: Any, *, classifies: bool) -> None:
     needed = _METHODS if classifies else ("predict",)
     told = estimator_type(teacher)
     refused = {"clusterer", "outlier_detector", "density_estimator", "regressor" if classifies else "classifier"}
-    if told in refused or not any(_has(teacher, name) for name in needed):
-        has = [name for name in ("predict", "transform", "score_samples", *_METHODS) if _has(teacher, name)]
+    if told in refused or not any(has_method(teacher, name) for name in needed):
+        has = [name for name in ("predict", "transform", "score_samples", *_METHODS) if has_method(teacher, name)]
         lacks = f"is a {told}" if told in refused - {"regressor"} else f"has neither {' nor '.join(needed)}"
         way_out = (
             "A classifier without probabilities can be wrapped in sklearn.calibration.CalibratedClassifierCV; some have a "
@@ -169,9 +169,14 @@ def estimator_type(estimator: Any) -> str | None:
     return None
 
 
-def _has(teacher: Any, name: str) -> bool:
-    # A search, a voting or a pipeline has it where what is inside does.
-    return callable(getattr(teacher, name, None))
+def has_method(estimator: Any, name: str) -> bool:
+    """Whether an estimator has a method, or will have it once it is fitted."""
+    if isinstance(estimator, Pipeline):
+        estimator = estimator.steps[-1][1]
+    if getattr(estimator, "final_estimator", estimator) is None:
+        return hasattr(type(estimator), name)  # of a stacking, whose own final estimator is made in fit, and has all
+    # A search or a voting has it where what is inside does.
+    return callable(getattr(estimator, name, None))
 
 
 # Fitting
@@ -446,7 +451,7 @@ class ClassAnswers:
                     "class, in sorted order."
                 )
             return log_softmax(_both_sides(scores), axis=1)
-        if _has(teacher, "predict_proba"):
+        if has_method(teacher, "predict_proba"):
             given = _finite(teacher, "predict_proba", teacher.predict_proba(X))
             logs = self._logs(teacher, given)
         else:

@@ -13,7 +13,15 @@ from scipy import sparse
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_diabetes, load_digits, make_classification
-from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier, RandomForestRegressor, VotingClassifier
+from sklearn.dummy import DummyRegressor
+from sklearn.ensemble import (
+    GradientBoostingClassifier,
+    RandomForestClassifier,
+    RandomForestRegressor,
+    StackingClassifier,
+    StackingRegressor,
+    VotingClassifier,
+)
 from sklearn.exceptions import NotFittedError
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.feature_selection import SelectKBest
@@ -214,6 +222,8 @@ def test_weights_reach_teacher_and_student():
         FineTunedClassifier(**SMALL),
         GridSearchCV(LogisticRegression(), {"C": [0.1, 1]}, cv=2),
         [LogisticRegression(), GaussianNB()],
+        StackingClassifier([("a", LogisticRegression()), ("b", GaussianNB())], cv=2),
+        make_pipeline(StandardScaler(), StackingClassifier([("a", LogisticRegression())], cv=2)),
     ],
     ids=lambda one: type(one).__name__,
 )
@@ -610,6 +620,43 @@ def test_the_report_of_numbers():
     assert (report.n_rows, report.metric) == (100, "r2")
     assert 0.5 < report.agreement <= 1
     assert np.isnan(report.gain_error)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        constant = model.set_params(student=DummyRegressor()).fit(rows, numbers).distillation_report_
+    assert np.isnan(constant.agreement), "what never varies has no correlation"
+
+
+def test_a_stacking_teaches_and_is_taught():
+    rows, numbers = load_diabetes(return_X_y=True)
+    stacking = StackingRegressor([("a", Ridge(0.1))], cv=2)
+    assert DistilledRegressor(stacking, clone(stacking)).fit(rows, numbers).score(rows, numbers) > 0.4
+    stacking = StackingClassifier([("a", LogisticRegression())], cv=2)
+    model = DistilledClassifier(LogisticRegression(), stacking).fit(X, y)
+    assert model.predict_proba(X).shape == (len(X), len(np.unique(y)))
+
+
+class Elsewhere(ClassifierMixin, BaseEstimator):
+    """An estimator of another package, which has no constraints of parameters."""
+
+    def fit(self, X, y, sample_weight=None):
+        self.model_ = LogisticRegression().fit(X, y, sample_weight)
+        self.classes_ = self.model_.classes_
+        return self
+
+    def predict(self, X):
+        return self.model_.predict(X)
+
+    def predict_proba(self, X):
+        return self.model_.predict_proba(X)
+
+
+def test_estimators_of_other_packages_teach_and_are_taught():
+    X = np.random.default_rng(0).normal(size=(40, 3))
+    y = (X[:, 0] > 0).astype(int)
+    expected = DistilledClassifier(LogisticRegression(), LogisticRegression()).fit(X, y).predict_proba(X)
+    for student in (Elsewhere(), make_pipeline(Elsewhere())):
+        found = DistilledClassifier(Elsewhere(), student).fit(X, y).predict_proba(X)
+        np.testing.assert_allclose(found, expected)
 
 
 # Searches

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,7 +67,7 @@ class Activations:
         cache = self._cache
         with self._pass.backbone.lock:
             if cache is not None:
-                missing = look_up(cache, self._context, first_place, found)
+                missing = look_up(cache, self._context, first_place, found, self._pass.fits)
             for done, rows in self._pass.embed(values, list(missing.values())):
                 found.write(done, rows)
                 if cache is not None:
@@ -98,6 +99,23 @@ class _ActivationPass(EncodingPass):
         self.depth = depth
         self.has_tokens = has_tokens
 
+    def fits(self, row: np.ndarray) -> bool:
+        """Whether a row is what the frozen stages give, as far as an example tells: tokens and sizes of images may vary."""
+        if row.dtype != np.float32 or row.ndim != 1 or not np.isfinite(row).all():
+            return False
+        shape = _shape_in(row)
+        example = self.backbone.remembered(("shape", self.depth), self._shape_of_example)
+        if shape is None or len(shape) != len(example):
+            return False
+        return shape[0] == example[0] or shape[-1] == example[-1]
+
+    def _shape_of_example(self) -> tuple[int, ...]:
+        with frozen_pass(self.run.device):
+            made = self.backbone.activate(
+                self.preparation.examples()[0], depth=self.depth, device=self.run.device, dtype=self.run.dtype
+            )
+        return tuple(made.shape[1:])
+
     def _run_network(self, items: list[Any]) -> list[np.ndarray]:
         inputs = self.preparation.collate(items)
         with frozen_pass(self.run.device):
@@ -120,6 +138,13 @@ def packed(row: np.ndarray) -> np.ndarray:
     made = np.concatenate([np.array([row.ndim, *row.shape], np.float32), row.ravel()])
     made.flags.writeable = False  # so that the memory cache keeps them without a copy
     return made
+
+
+def _shape_in(row: np.ndarray) -> tuple[int, ...] | None:
+    """Return the shape in front of the values, None where it is not theirs."""
+    n_dims = int(row[0]) if len(row) and 1 <= row[0] <= 8 else 0
+    shape = tuple(int(size) for size in row[1 : 1 + n_dims])
+    return shape if shape and min(shape) > 0 and math.prod(shape) == len(row) - 1 - n_dims else None
 
 
 def unpacked(row: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ from torch import nn
 
 from sktransfer._locks import ProcessLock
 from sktransfer.backbones.card import Card
+from sktransfer.backbones.checkpoints import check_finite
 from sktransfer.backbones.fingerprint import Code, code_of, fingerprint, module_tensors
 from sktransfer.backbones.frozen_copy import frozen_copy, watched
 from sktransfer.backbones.hooks import own_hooks
@@ -155,6 +156,7 @@ class Backbone:
         self._network = _frozen(network)
         self._split_checks: dict[int, SplitCheck] = {}
         self._replicas: dict[tuple[torch.device, torch.dtype], _Replica] = {}
+        self._remembered: dict[Hashable, Any] = {}
         # Held while the network runs: hooks are set on it, and rows that another thread is encoding are waited
         # for instead of encoded twice.
         self.lock = ProcessLock("a network")
@@ -168,6 +170,12 @@ class Backbone:
     def kind(self) -> str:
         """Kind of row that the network reads."""
         return self.preparation.kind
+
+    def check_finite(self) -> None:
+        """Refuse weights that are NaN or infinite, see :func:`check_finite`."""
+        for part in (self._network, self.readout):
+            if part is not None:
+                check_finite(module_tensors(part), f"the backbone {self.name!r}")
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -209,6 +217,12 @@ class Backbone:
                 # What was folded before the boundaries were known may have one of them inside.
                 self._replicas.clear()
             return self._stages
+
+    def remembered(self, name: Hashable, find: Callable[[], Any]) -> Any:
+        """Return what `find` found out about the network when it was asked first. The caller holds `lock`."""
+        if name not in self._remembered:
+            self._remembered[name] = find()
+        return self._remembered[name]
 
     def find_layer(self, layer: Integral | int | str, preparation: Preparation) -> int:
         """Turn a layer's number, from the end if negative, or name into its place among the stages.
@@ -404,6 +418,7 @@ class Backbone:
             code = code_of(*self._live_parts)
             if self._code is not None and self._code != code:
                 self._replicas.clear()  # what was folded was found by running the former code
+                self._remembered.clear()
             self._code = code
         return code.joined(code_of(getattr(preparation, "transform", None)))
 
@@ -479,6 +494,7 @@ class Backbone:
             lineage=lineage,
             lock=ProcessLock("a network"),
             _replicas={},
+            _remembered={},
             _code=None,
             _live_parts=None,
             _split_checks=dict(self._split_checks),
@@ -514,7 +530,7 @@ class Backbone:
     def restored(cls, state: dict[str, Any]) -> Backbone:
         """Rebuild a handle from what its pickle holds."""
         handle = cls.__new__(cls)
-        handle.__dict__.update(state, lock=ProcessLock("a network"), _replicas={})
+        handle.__dict__.update(state, lock=ProcessLock("a network"), _replicas={}, _remembered={})
         return handle
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -522,7 +538,7 @@ class Backbone:
 
         if self.origin is not None:
             return loading.load_again, (self.origin, self.fingerprint)
-        made_anew = ("lock", "_replicas", "_code", "_live_parts")
+        made_anew = ("lock", "_replicas", "_remembered", "_code", "_live_parts")
         state = {name: value for name, value in self.__dict__.items() if name not in made_anew}
         # A copy, which shares the tensors: another thread's pass may set hooks on the network while it is written.
         with self.lock:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import nn
 
+_NEVER_INFINITE = ("weight", "bias", "running_mean", "running_var")
+
 
 def load_tensors(
     network: nn.Module, tensors: Mapping[str, torch.Tensor], *, ignored: Iterable[str], architecture: str, source: str
@@ -64,12 +66,33 @@ def load_tensors(
             "Check that the weights belong to this architecture, and rename their tensors if they were saved as a part "
             "of something larger."
         )
-    broken = [name for name, tensor in network.state_dict().items() if not torch.isfinite(tensor).all()]
-    if broken:
-        raise ValueError(
-            f"The tensors of {source} hold NaN or infinity, in {broken[0]!r} and {len(broken) - 1} others: embeddings "
-            "would be NaN. Choose other weights."
-        )
+    check_finite(network.state_dict(keep_vars=True), source)
+
+
+def check_finite(tensors: Mapping[str, torch.Tensor], source: str) -> None:
+    """Refuse weights that are NaN or infinite: attention may hide them, and embeddings be wrong without a sign.
+
+    Parameters
+    ----------
+    tensors : mapping of str to torch.Tensor
+        Parameters and buffers. Infinity in a buffer that is no statistic of batch norm is the usual mask.
+    source : str
+        Whose weights they are, for messages.
+
+    Raises
+    ------
+    ValueError
+        If a value is not finite.
+    """
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or tensor.is_meta or torch.isfinite(tensor).all():
+            continue
+        what = "NaN" if torch.isnan(tensor).any() else "infinity"
+        if what == "NaN" or isinstance(tensor, nn.Parameter) or name.rpartition(".")[2] in _NEVER_INFINITE:
+            raise ValueError(
+                f"The tensors of {source} hold {what}, in {name!r}: embeddings would be wrong. They are damaged, or come from "
+                "a training that diverged. Choose other weights."
+            )
 
 
 def checkpoint_tensors(network: nn.Module) -> dict[str, torch.Tensor]:

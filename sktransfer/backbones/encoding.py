@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
@@ -90,6 +90,7 @@ def encode(backbone: Backbone, preparation: Preparation, readout: Readout, rows:
     # Another thread that encodes the same rows is waited for; what it stored is then found.
     with backbone.lock:
         missing = first_place
+        passing = EncodingPass(backbone, preparation, readout, run)
         cache, context = keyed(
             run.cache,
             {"readout": asdict(readout), "precision": str(run.dtype)},
@@ -97,8 +98,7 @@ def encode(backbone: Backbone, preparation: Preparation, readout: Readout, rows:
             preparation=preparation,
         )
         if cache is not None:
-            missing = look_up(cache, context, first_place, result)
-        passing = EncodingPass(backbone, preparation, readout, run)
+            missing = look_up(cache, context, first_place, result, passing.fits)
         for places, vectors in passing.embed(rows.values, list(missing.values())):
             result.write(places, vectors)
             if cache is not None:
@@ -134,13 +134,15 @@ class _Result:
         return self.vectors
 
 
-def look_up(cache: RowCache, context: bytes, wanted: Mapping[bytes, int], result: Found) -> dict[bytes, int]:
-    """Write the rows that the cache holds into the result, and return those that it does not."""
+def look_up(
+    cache: RowCache, context: bytes, wanted: Mapping[bytes, int], result: Found, fits: Callable[[np.ndarray], bool]
+) -> dict[bytes, int]:
+    """Write the rows that the cache holds into the result, and return those that it does not, or that don't fit."""
     missing: dict[bytes, int] = {}
     remaining = iter(wanted.items())
     # In pieces, so that a large result is not held twice.
     while piece := list(islice(remaining, _LOOKED_UP_AT_ONCE)):
-        found = cache.get_many([context + row_digest for row_digest, _ in piece])
+        found = cache.get_many([context + row_digest for row_digest, _ in piece], fits)
         known = [(place, row) for (_, place), row in zip(piece, found, strict=True) if row is not None]
         if known:
             result.write([place for place, _ in known], [row for _, row in known])
@@ -166,6 +168,24 @@ class EncodingPass:
         self.run = run
         # Of a batch, its rows times the longest; halved whenever memory runs out.
         self.most_values = math.inf
+        self._width: int | None = None
+
+    def fits(self, row: np.ndarray) -> bool:
+        """Whether a row is what the network gives: float32, finite, and as long as that of an example."""
+        if self._width is None:
+            self._width = self.backbone.remembered(("width", self.readout), self._width_of_example)
+        return row.dtype == np.float32 and row.shape == (self._width,) and bool(np.isfinite(row).all())
+
+    def _width_of_example(self) -> int:
+        with frozen_pass(self.run.device):
+            vectors = self.backbone.embed(
+                self.preparation.examples()[0],
+                layers=self.readout.layers,
+                pooling=self.readout.pooling,
+                device=self.run.device,
+                dtype=self.run.dtype,
+            )
+        return vectors[:, : self.readout.truncate_dim].shape[1]
 
     def embed(self, values: Sequence[Any], places: list[int]) -> Iterator[tuple[list[int], np.ndarray]]:
         """Yield places of rows and their vectors, batch by batch."""

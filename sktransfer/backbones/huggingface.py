@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import copy
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,6 +18,10 @@ from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from sktransfer import _locks
+from sktransfer.backbones.huggingface_folder import check_size
+from sktransfer.archive.tensors import check_stored
+from sktransfer.backbones.checkpoints import check_finite
+from sktransfer.backbones.huggingface_folder import check_size
 from sktransfer.runtime.seeding import preserved_generators
 
 # Files whose presence or absence decides how a directory is read. A cache that other software filled may lack one
@@ -195,6 +201,9 @@ def load_pretrained(
         If the weights are damaged, don't fit the configuration, or are a pickle that holds more than tensors.
     """
     directory = Path(directory)
+    for name in _weights_among([path.name for path in directory.iterdir()]):
+        check_stored(directory / name)
+    check_size(directory, _count_parameters(model_class, directory, config))
     try:
         with quiet_transformers():
             model, report = model_class.from_pretrained(
@@ -208,10 +217,10 @@ def load_pretrained(
                 # Shapes that differ are an error here, with their names.
                 ignore_mismatched_sizes=True,
             )
-    except ImportError:
+    except (ImportError, MemoryError):
         raise
     except OSError as error:
-        if not _weights_among([path.name for path in directory.iterdir()]):
+        if error.errno is not None or not _weights_among([path.name for path in directory.iterdir()]):
             raise
         raise _unreadable(directory, error) from error
     except Exception as error:
@@ -225,14 +234,99 @@ def load_pretrained(
             f"among them {name!r}, {tuple(found)} in the weights and {tuple(expected)} by the configuration. Bring the "
             "two files of one model together."
         )
-    return model, set(report["missing_keys"])
+    _refuse_more_blocks(model, report["unexpected_keys"], directory)
+    _unmap(model)
+    missing = set(report["missing_keys"])
+    present = {name: tensor for name, tensor in model.state_dict(keep_vars=True).items() if name not in missing}
+    check_finite(present, repr(str(directory)))
+    return model, missing
+
+
+def _count_parameters(model_class: Any, directory: Path, config: transformers.PreTrainedConfig) -> int:
+    """Count the parameters of a network without making them."""
+    build = getattr(model_class, "from_config", None) or model_class._from_config
+    try:
+        with quiet_transformers(), torch.device("meta"):
+            model = build(copy.deepcopy(config))
+    except ImportError:
+        raise
+    except Exception as error:  # whatever a network makes of sizes that don't go together
+        raise ValueError(
+            f"{str(directory / 'config.json')!r} describes a network that can't be built ({type(error).__name__}: {error})."
+        ) from error
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _refuse_more_blocks(model: transformers.PreTrainedModel, unexpected: Iterable[str], directory: Path) -> None:
+    """Refuse weights of more layers than the configuration has, of which transformers would leave some out."""
+    blocks: dict[str, set[str]] = {}
+    for name in model.state_dict():
+        for pattern, number in _numbered(name):
+            blocks.setdefault(pattern, set()).add(number)
+    for name in sorted(unexpected):
+        for pattern, number in _numbered(name.removeprefix(f"{model.base_model_prefix}.")):
+            if pattern in blocks and number not in blocks[pattern]:
+                raise ValueError(
+                    f"The weights in {str(directory)!r} don't fit its config.json: {name!r} belongs to block {number}, and the "
+                    f"network of the configuration has {len(blocks[pattern])} of these blocks. Bring the two files of one "
+                    "model together."
+                )
+
+
+def _numbered(name: str) -> Iterator[tuple[str, str]]:
+    """Yield a tensor's name without each of its numbers, and that number."""
+    parts = name.split(".")
+    for i, part in enumerate(parts):
+        if part.isdecimal():
+            yield ".".join([*parts[:i], "#", *parts[i + 1 :]]), part
+
+
+def _unmap(model: nn.Module) -> None:
+    """Copy tensors out of the file to which they are mapped: who writes to it later would change them."""
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    copies: dict[int, torch.Tensor] = {}
+    for module in model.modules():
+        for name, buffer in module.named_buffers(recurse=False):
+            # In place in the table, which knows what is saved.
+            module._buffers[name] = copies.setdefault(id(buffer), buffer.clone())
+
+
+def check_network(model_class: Any, directory: Path, config: transformers.PreTrainedConfig) -> None:
+    """Describe a network without memory for it, and refuse what can't be built or is far larger than its weights.
+
+    Parameters
+    ----------
+    model_class : class
+        As for :func:`load_pretrained`.
+    directory : Path
+        Directory with ``config.json`` and weights.
+    config : PreTrainedConfig
+        The configuration of `model_class`.
+
+    Raises
+    ------
+    ValueError
+        If it is not a network, or its sizes are not those of the weights.
+    """
+    make = getattr(model_class, "from_config", model_class)
+    try:
+        with quiet_transformers(), torch.device("meta"):
+            model = make(copy.deepcopy(config))
+    except ImportError:
+        raise
+    except Exception as error:  # each architecture complains in its own way about what doesn't go together
+        raise ValueError(
+            f"No network can be built from {str(directory / 'config.json')!r} ({type(error).__name__}: {error}). Its fields "
+            "don't go together, or one holds what its architecture doesn't know."
+        ) from error
+    check_size(directory, sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers())))
 
 
 def _unreadable(directory: Path, error: Exception) -> ValueError:
     return ValueError(
-        f"The weights in {str(directory)!r} can't be read as plain tensors ({type(error).__name__}: {error}). They are "
-        "damaged, or a pickle that holds more than tensors and could run code, which is never loaded here. Download "
-        "them again, or save them with model.save_pretrained(directory)."
+        f"The weights in {str(directory)!r} can't be read as plain tensors ({type(error).__name__}: {error}). Download them "
+        "again, or save them with model.save_pretrained(directory); a pickle that holds more than tensors is never loaded."
     )
 
 
@@ -263,10 +357,15 @@ def drop_unused(
     tensors = model.state_dict()
     absent = {name: tensors[name] for name in missing if name in tensors}
     if absent:
-        # NaN spreads through any arithmetic: where it doesn't reach the output, the tensor isn't used.
+        # NaN spreads through arithmetic, but attention may hide it; numbers change what is computed with them.
         _fill(absent, float("nan"))
         reached = not is_finite(run, model)
-        _fill(absent, 0.0)
+        outputs = []
+        for value in (1.0, 0.0):
+            _fill(absent, value)
+            with torch.no_grad():
+                outputs.append(run(model))
+        reached = reached or not torch.equal(*outputs)
         if reached:
             names = sorted(absent)
             more = f" and {len(names) - 5} more" if len(names) > 5 else ""

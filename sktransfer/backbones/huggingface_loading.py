@@ -7,6 +7,8 @@ from typing import Any
 
 from sktransfer.backbones.backbone import Backbone, Origin
 from sktransfer.backbones.huggingface import hub_directory, quiet_transformers
+from sktransfer.backbones.huggingface_folder import check_folder
+from sktransfer.backbones.huggingface_folder import check_folder
 from sktransfer.backbones.sentence_transformers_format import read_recipe
 
 
@@ -36,7 +38,7 @@ def load_huggingface(origin: Origin) -> Backbone:
         )
     path = Path(origin.name)
     directory = path if path.is_absolute() else hub_directory(origin.name)
-    if not (directory / "config.json").is_file() and not (directory / "modules.json").is_file():
+    if not (directory / "config.json").exists() and not (directory / "modules.json").exists():
         raise ValueError(
             f"The directory {str(directory)!r} has neither config.json nor modules.json, so it is not a Hugging Face or "
             "sentence-transformers model. Save one with model.save_pretrained(directory) and "
@@ -44,7 +46,9 @@ def load_huggingface(origin: Origin) -> Backbone:
         )
     # The text and the image half of transformers are imported only when they are needed.
     recipe = read_recipe(directory)
-    config = read_config(recipe.network if recipe else directory)
+    network = recipe.network if recipe else directory
+    check_folder(network)
+    config = read_config(network)
     kinds = _kinds(config) if recipe is None else ("text",)
     kind = origin.kind if origin.kind in kinds else kinds[0]
     if origin.kind is not None and origin.kind not in kinds:
@@ -71,9 +75,12 @@ def read_config(directory: Path) -> Any:
     with quiet_transformers():
         try:
             return AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
-        except (ValueError, KeyError, OSError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # whatever a configuration class makes of values that it doesn't expect
             raise ValueError(
-                f"The configuration in {str(directory)!r} can't be used: {error} Code that comes with a model is never run."
+                f"The configuration in {str(directory)!r} can't be used ({type(error).__name__}): {error} Code that comes "
+                "with a model is never run."
             ) from error
 
 

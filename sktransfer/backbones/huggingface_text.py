@@ -20,9 +20,15 @@ from sktransfer.backbones.backbone import Backbone, Origin
 from sktransfer.backbones.card import Card
 from sktransfer.backbones.catalogue import card_of
 from sktransfer.backbones.fingerprint import describe, fingerprint
-from sktransfer.backbones.huggingface import drop_unused, load_pretrained, quiet_transformers, settings_of
+from sktransfer.backbones.huggingface import (
+    check_network,
+    drop_unused,
+    load_pretrained,
+    quiet_transformers,
+    settings_of,
+)
 from sktransfer.backbones.modules import accepted_arguments
-from sktransfer.backbones.sentence_transformers_format import Recipe
+from sktransfer.backbones.sentence_transformers_format import Recipe, check_widths
 from sktransfer.backbones.text import TextPreparation, tokenizer_of
 
 # Their position table begins behind the padding token's place, so that many places are lost.
@@ -58,7 +64,13 @@ def load_text(origin: Origin, directory: Path, config: Any, recipe: Recipe | Non
     causal = type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) not in MODEL_FOR_MASKED_LM_MAPPING
     recipe = recipe or Recipe(directory, pooling=("last",) if causal else ("mean",))
     tokenizer = _load_tokenizer(recipe.network)
+    hidden_size = getattr(config, "hidden_size", None)
+    if hidden_size is not None:
+        check_widths(recipe, hidden_size)
     config.use_cache = False  # a single pass has no use for keys and values kept for a next token
+    if isinstance(getattr(config, "hidden_size", None), int):
+        check_widths(recipe, config.hidden_size)
+    check_network(_model_class(config), recipe.network, config)
     model, missing = load_pretrained(_model_class(config), recipe.network, config)
     network = _encoder_of(model)
     missing = _missing_in(network, model, missing)
@@ -104,7 +116,9 @@ def _load_tokenizer(directory: Path) -> Any:
             return AutoTokenizer.from_pretrained(
                 directory, trust_remote_code=False, local_files_only=True, use_fast=True
             )
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (MemoryError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # what is broken in a file ends tokenizers in a panic too, which is no Exception
             raise ValueError(
                 f"There is no usable tokenizer in {str(directory)!r}: {error} "
                 "Save it beside the network with tokenizer.save_pretrained(directory)."

@@ -17,7 +17,13 @@ from sktransfer.backbones.backbone import Backbone, Origin
 from sktransfer.backbones.card import Card
 from sktransfer.backbones.catalogue import card_of
 from sktransfer.backbones.fingerprint import describe, fingerprint
-from sktransfer.backbones.huggingface import drop_unused, load_pretrained, quiet_transformers, settings_of
+from sktransfer.backbones.huggingface import (
+    check_network,
+    drop_unused,
+    load_pretrained,
+    quiet_transformers,
+    settings_of,
+)
 from sktransfer.backbones.image import ImagePreparation
 from sktransfer.backbones.preparation import Inputs
 from sktransfer.runtime.seeding import preserved_generators
@@ -59,8 +65,9 @@ def load_vision(origin: Origin, directory: Path, config: Any) -> Backbone:
     """
     model_class, config = _class_and_config(origin.name, config)
     preparation = _load_preparation(directory, getattr(config, "num_channels", 3))
+    example = preparation.examples()[0]  # first, for it may refuse the settings
+    check_network(model_class, directory, config)
     network, missing = load_pretrained(model_class, directory, config)
-    example = preparation.examples()[0]
     output, tensors = _choose_output(network, missing, example)
     _check_repeatable(origin.name, network, example)
     has_class_token = any(name.split(".")[-1] in ("cls_token", "class_embedding") for name in tensors)
@@ -140,7 +147,9 @@ def _load_preparation(directory: Path, channels: int) -> ImagePreparation:
             processor = transformers.AutoImageProcessor.from_pretrained(
                 directory, trust_remote_code=False, local_files_only=True
             )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a processor makes of settings that it doesn't expect
         raise ValueError(
             f"There is no usable image processor in {str(directory)!r}: {error} Save it beside the network with "
             "processor.save_pretrained(directory); without it nobody knows how images were scaled in training."

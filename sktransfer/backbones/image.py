@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,15 +11,21 @@ from typing import Any
 import joblib
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as transforms
 
+from sktransfer.backbones.exif import orientation_of
+from sktransfer.backbones.image_files import content_digest, named, open_content, open_image, read_file, sentence
 from sktransfer.backbones.preparation import Inputs
 from sktransfer.caching.keys import digest
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+# How many times as long as wide an image may be where all of it is enlarged, or where that is not known.
+_MOST_LENGTHS = 256
+# Of a longer image only so many widths from its middle are enlarged, where the middle is cut out afterwards anyway.
+_ENLARGED_LENGTHS = 64
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,12 @@ class ImageTransform:
     def resized(self, image: Image.Image) -> torch.Tensor:
         """Resize and crop one image, to a tensor (channels, height, width) of uint8."""
         if self.resize is not None:
+            if (
+                isinstance(self.resize, int)
+                and self.crop is not None
+                and self.crop <= _ENLARGED_LENGTHS // 2 * self.resize
+            ):
+                image = _middle(image)
             size = [self.resize] if isinstance(self.resize, int) else list(self.resize)
             image = transforms.resize(image, size, InterpolationMode(self.interpolation), antialias=True)
         if self.crop is not None:
@@ -170,7 +181,16 @@ class ImagePreparation:
         return [self._prepare_one(row, place) for place, row in enumerate(rows, start=first_row)]
 
     def _prepare_one(self, row: Any, place: int) -> torch.Tensor:
-        image = _in_mode(_open_image(row, place), self.mode, row, place)
+        image = open_image(row, place, self.mode)
+        keeps_ratio = not isinstance(self.transform, ImageTransform) or (
+            isinstance(self.transform.resize, int) and self.transform.crop is None
+        )
+        if keeps_ratio and max(image.size) > _MOST_LENGTHS * min(image.size):
+            raise ValueError(
+                f"{sentence(row, place)} is {image.width} x {image.height} pixels: more than {_MOST_LENGTHS} times as long as "
+                "wide, or the other way round. With its shorter side enlarged to what the network reads it would need too "
+                "much memory. Crop it first."
+            )
         if isinstance(self.transform, ImageTransform):
             # Bytes until the batch is made: a quarter of the memory, and one operation for all.
             return self.transform.resized(image)
@@ -178,12 +198,12 @@ class ImagePreparation:
             pixels = self.transform(image)
         except Exception as error:
             raise ValueError(
-                f"The preparation failed on {_named(row, place)}: {type(error).__name__}: {error}"
+                f"The preparation failed on {named(row, place)}: {type(error).__name__}: {error}"
             ) from error
         if not torch.is_tensor(pixels) or pixels.ndim != 3:
             shape = f" of shape {tuple(pixels.shape)}" if torch.is_tensor(pixels) else ""
             raise TypeError(
-                f"The preparation gave a {type(pixels).__name__}{shape} for {_named(row, place)}; it has to give a tensor "
+                f"The preparation gave a {type(pixels).__name__}{shape} for {named(row, place)}; it has to give a tensor "
                 "(channels, height, width)."
             )
         return pixels
@@ -217,94 +237,32 @@ class ImagePreparation:
         return [self.collate(self.prepare(list(batch), 0)) for batch in pixels]
 
 
-def _named(row: Any, place: int) -> str:
-    return f"the image in row {place} of X" + (f" ({str(row)!r})" if isinstance(row, Path) else "")
+def _middle(image: Image.Image) -> Image.Image:
+    """Return what is left of an image when its longer side is bounded to a multiple of the shorter."""
+    longest = _ENLARGED_LENGTHS * min(image.size)
+    if max(image.size) <= longest:
+        return image
+    left, top = (max(0, side - longest) // 2 for side in image.size)
+    return image.crop((left, top, left + min(image.width, longest), top + min(image.height, longest)))
 
 
 def _size_of(row: Any, place: int) -> tuple[int, int]:
-    """Return height and width as one sees them; of a file, only the header is read."""
+    """Return height and width as one sees them; of a file, only the header is decoded."""
     if isinstance(row, np.ndarray):
         return row.shape[0], row.shape[1]
-    if isinstance(row, Path):
-        with _open_file(row, row, place) as picture:
-            return _size_of(picture, place)
-    turned = row.getexif().get(ExifTags.Base.Orientation, 1) >= 5
-    return (row.width, row.height) if turned else (row.height, row.width)
-
-
-def _sentence(row: Any, place: int) -> str:
-    return "T" + _named(row, place)[1:]
+    picture = open_content(read_file(row, place), row, place) if isinstance(row, Path) else row
+    turned = orientation_of(picture) >= 5
+    return (picture.width, picture.height) if turned else (picture.height, picture.width)
 
 
 def _digest_image(row: Any, place: int, mode: str) -> bytes:
     """Digest of an image's content; a file's header is checked on the way, before anything expensive runs."""
     if isinstance(row, Path):
-        try:
-            content = row.read_bytes()
-        except OSError as error:
-            raise OSError(f"{_sentence(row, place)} can't be read: {error.strerror}.") from error
-        _open_file(content, row, place)
-        return digest(content, domain=b"image file")
+        content = read_file(row, place)
+        open_content(content, row, place)
+        return content_digest(content)
     if isinstance(row, np.ndarray):
         return digest(repr((row.shape, row.dtype.str)).encode() + row.tobytes(), domain=b"image array")
     # As the network will see it: transparency and palettes of many forms are part of the content.
-    picture = _in_mode(_open_image(row, place), mode, row, place)
+    picture = open_image(row, place, mode)
     return digest(repr((mode, picture.size)).encode() + picture.tobytes(), domain=b"image")
-
-
-def _open_image(row: Any, place: int) -> Image.Image:
-    if isinstance(row, np.ndarray):
-        return Image.fromarray(np.ascontiguousarray(row[..., 0] if row.ndim == 3 and row.shape[2] == 1 else row))
-    picture = _open_file(row.read_bytes(), row, place) if isinstance(row, Path) else row
-    return ImageOps.exif_transpose(_load(picture, row, place))
-
-
-def _open_file(content: bytes | Path, row: Path, place: int) -> Image.Image:
-    try:
-        picture = Image.open(io.BytesIO(content) if isinstance(content, bytes) else content)
-        # Pillow only warns of pictures up to twice its limit; here the limit is the limit.
-        if Image.MAX_IMAGE_PIXELS and picture.width * picture.height > Image.MAX_IMAGE_PIXELS:
-            raise Image.DecompressionBombError(
-                f"{picture.width} x {picture.height} pixels, more than {Image.MAX_IMAGE_PIXELS}"
-            )
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"{_sentence(row, place)} is refused as a decompression bomb: {error}. If you trust the file, raise "
-            "PIL.Image.MAX_IMAGE_PIXELS, or shrink it first."
-        ) from error
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{_sentence(row, place)} is not a readable image, of no format that Pillow knows.") from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{_sentence(row, place)} is not a readable image: {error}.") from error
-    return picture
-
-
-def _load(picture: Image.Image, row: Any, place: int) -> Image.Image:
-    try:
-        picture.load()
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ValueError(f"{_sentence(row, place)} is damaged: {error}. Replace or drop it.") from error
-    return picture
-
-
-def _in_mode(picture: Image.Image, mode: str, row: Any, place: int) -> Image.Image:
-    if picture.mode == mode and "transparency" not in picture.info:
-        return picture
-    if picture.mode in ("RGBa", "La"):  # with colours multiplied by their opacity
-        picture = picture.convert(picture.mode.upper())
-    if picture.mode.startswith("I;16"):
-        # Pillow clips 16-bit grey to 8 bits; the upper byte is what one sees.
-        picture = Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))
-    if picture.mode in ("I", "F"):
-        raise ValueError(
-            f"{_sentence(row, place)} has Pillow's mode {picture.mode!r}, whose values have no agreed range. Convert it to "
-            "8 bits ('L' or 'RGB') first."
-        )
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        # What is transparent is seen as white paper, not as whatever colour lies hidden below.
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    try:
-        return picture.convert(mode)
-    except ValueError as error:
-        raise ValueError(f"{_sentence(row, place)} can't be converted from Pillow's mode {picture.mode!r}.") from error

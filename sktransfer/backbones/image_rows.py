@@ -11,6 +11,7 @@ import numpy as np
 from PIL.Image import Image
 
 from sktransfer._containers import array_of, is_missing
+from sktransfer.backbones.image_files import ImagePath, refuse_format
 
 _CHANNELS = (1, 3, 4)
 # Three grey images smaller than this are a set of small ones; larger, they are one colour image, channels first.
@@ -135,9 +136,14 @@ def _read_image(value: Any, row: int) -> Any:
     if isinstance(value, str | os.PathLike):
         path = os.fspath(value)
         if isinstance(path, str):
-            return Path(path)
+            return ImagePath(path)
         raise TypeError(f"Row {row} of X is a path of bytes. Decode it: os.fsdecode(row).")
     if isinstance(value, Image):
+        if 0 in value.size:
+            raise ValueError(
+                f"Row {row} of X is a picture of {value.width} x {value.height} pixels; an image has a pixel or more."
+            )
+        refuse_format(value, row)
         return value
     value = array_of(value)
     if isinstance(value, np.ndarray):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 from sktransfer import _locks
 from sktransfer._nearest import did_you_mean
 from sktransfer._paths import is_path
+from sktransfer.archive.content import state_of
 from sktransfer.backbones import architectures, catalogue, shipped
 from sktransfer.backbones.backbone import Backbone, Origin
 from sktransfer.backbones.fitted_models import find_model
@@ -185,6 +186,7 @@ def _once(key: Hashable, make: Callable[[], Backbone]) -> Backbone:
             # Building a network draws random weights before the real ones come in.
             with known_settings(), preserved_generators():
                 handle = make()
+            handle.check_finite()
             # Two ways of naming the same network share one copy of its weights.
             known = _alive.setdefault(handle.fingerprint, handle)
             handle = known if known.is_named_like(handle) else known.renamed(handle.card, handle.origin)
@@ -225,17 +227,28 @@ def _load_named(
         text = _default_name(kind)
     if isinstance(name, str) and architectures.kind_of(text) is not None:
         return _build_architecture(text, weights, kind, rows)
-    version: Hashable = None
+    files: list[Path] = []
     if weights not in (None, "random") and (isinstance(weights, os.PathLike) or Path(weights).exists()):
         weights = str(Path(weights).resolve())
-        version = _stat(Path(weights))
+        _check_file(Path(weights))
+        files = [Path(weights)]
     weights = None if weights is None else os.fspath(weights)
     loader = _loader_of(text, is_path=isinstance(name, os.PathLike))
     if loader is _load_huggingface and Path(text).is_dir():
         text = str(Path(text).resolve())
-        version = tuple((str(path), *_stat(path)) for path in sorted(Path(text).rglob("*")) if path.is_file())
+        files = sorted(path for path in Path(text).rglob("*") if path.is_file())
     origin = Origin(text, weights, kind)
-    return _once((origin, version), lambda: loader(origin))
+    version = _version(files)
+
+    def make() -> Backbone:
+        handle = loader(origin)
+        if _version(files) != version:
+            raise OSError(
+                f"Files of backbone={text!r} were changed while they were read. Try again when that has ended."
+            )
+        return handle
+
+    return _once((origin, version), make)
 
 
 def _build_architecture(name: str, weights: str | os.PathLike | None, kind: str | None, rows: Rows | None) -> Backbone:
@@ -253,11 +266,14 @@ def _build_architecture(name: str, weights: str | os.PathLike | None, kind: str 
     return _once(*architectures.build(name, rows))
 
 
-def _stat(path: Path) -> tuple[int, int]:
+def _check_file(path: Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"There is no weights file at {str(path)!r}{', but a directory' * path.is_dir()}.")
-    status = path.stat()
-    return status.st_mtime_ns, status.st_size
+
+
+def _version(files: Sequence[Path]) -> tuple[Hashable, ...]:
+    """Return what is different when one of the files has changed, whatever its size and time stamp say."""
+    return tuple((str(path), *state_of(path)) for path in files)
 
 
 _OTHER_WAYS = {

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from sktransfer._parameters import is_int
 from sktransfer.backbones.backbone import Backbone
@@ -27,6 +28,38 @@ from sktransfer.backbones.table import PlainTablePreparation
 from sktransfer.backbones.text import TextPreparation, tokenizer_of
 
 _MODULE_KINDS = ("image", "text", "table", "series")
+
+
+def refuse_without_weights(module: nn.Module, name: str) -> None:
+    """Refuse a module whose weights can't be copied: there are none yet, or TorchScript holds them.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        What was handed in.
+    name : str
+        As what.
+
+    Raises
+    ------
+    TypeError
+        If a part of it with weights is a TorchScript module.
+    ValueError
+        If a part of it waits for its first input, or is on the device "meta".
+    """
+    for part in module.modules():
+        told = f"{name}={type(module).__name__}(...) holds a {type(part).__name__}"
+        tensors = [*part.parameters(recurse=False), *part.buffers(recurse=False)]
+        if tensors and isinstance(part, torch.jit.ScriptModule):
+            raise TypeError(
+                f"{told} of TorchScript, which can't be copied and frozen. Give the module that it was made from."
+            )
+        if any(map(is_lazy, tensors)):
+            raise ValueError(
+                f"{told} whose weights wait for a first input. Run it on a batch of rows once, or give it sizes."
+            )
+        if any(tensor.is_meta for tensor in tensors):
+            raise ValueError(f"{told} on the device 'meta', which holds no values. Load its weights first.")
 
 
 class ModuleBackbone:
@@ -144,6 +177,7 @@ class ModuleBackbone:
         make : callable
             Makes the handle, from a copy of the module.
         """
+        refuse_without_weights(self.module, "backbone")
         preparation = self._make_preparation()
         description = {
             "module": describe(self.module, tensors=False),

@@ -42,9 +42,14 @@ def pool(
     Raises
     ------
     ValueError
-        If the mode does not fit the shape.
+        If the mode does not fit the shape, or the output is of complex numbers.
     """
     names = (modes,) if isinstance(modes, str) else tuple(modes)
+    if features.is_complex():
+        raise ValueError(
+            "The network gave an output of complex numbers, which features are not: return torch.view_as_real(output), "
+            "flattened, or its size, output.abs()."
+        )
     features = features if features.dtype == torch.float64 else features.float()
     if features.ndim == 2:
         return features

@@ -55,9 +55,10 @@ def about(name: str) -> Iterator[None]:
     """Say which argument an error is about, where it is not X."""
     try:
         yield
-    except (TypeError, ValueError, OSError) as error:
-        # Some errors of these kinds can't be made from a text alone.
-        kind = next(one for one in (FileNotFoundError, OSError, TypeError, ValueError) if isinstance(error, one))
+    except (TypeError, ValueError, OSError, OverflowError) as error:
+        # Some errors of these kinds can't be made from a text alone; a number that is too large is a wrong value.
+        kinds = (FileNotFoundError, OSError, TypeError)
+        kind = next((one for one in kinds if isinstance(error, one)), ValueError)
         raise kind(f"{name}: {error}") from error
 
 

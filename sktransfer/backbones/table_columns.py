@@ -36,9 +36,14 @@ _DATE = re.compile(
     rf"""(?:[A-Z][a-z]{{2,8}},?\s+)?              # day of the week
     (?:{_YEAR}([-/.]){_MONTH}\1{_DAY}             # 2024-01-31
     |{_YEAR}-(?:0[1-9]|1[0-2])                    # 2024-01
+    |{_MONTH}[/.-]{_YEAR}                         # 01/2024
     |{_YEAR}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])
+    |{_YEAR}-?W[0-5]\d(?:-?[1-7])?                # 2024-W05
+    |{_YEAR}\s?年\s?{_MONTH}\s?月(?:\s?{_DAY}\s?日)?
+    |{_YEAR}-{_NAMED_MONTH}-{_DAY}                # 2024-Jan-31
+    |{_NAMED_MONTH}\s+{_DAY}\s+{_TIME}\s+{_YEAR}   # as time.ctime has it
     |(?:{_DAY}([-/.]){_MONTH}|{_MONTH}([-/.]){_DAY})(?:\2|\3)(?:{_YEAR}|\d\d)
-    |{_DAY}[-\s.]+{_NAMED_MONTH}[-,\s]+(?:{_YEAR}|\d\d)
+    |{_DAY}(?:st|nd|rd|th)?[-\s.]+(?:of\s+)?{_NAMED_MONTH}[-,\s]+(?:{_YEAR}|\d\d)
     |{_NAMED_MONTH}\s+{_DAY}(?:st|nd|rd|th)?,?\s+{_YEAR})
     (?:[T,\s]+{_TIME})?""",
     re.VERBOSE | re.IGNORECASE,
@@ -160,7 +165,7 @@ def warn_of_columns(table: Table) -> None:
             "unknown one. Turn them into numbers, such as year, month, day of the week, or days since the first."
         )
     if parts:
-        warnings.warn(" ".join(parts), UserWarning, stacklevel=_levels_to_caller())
+        warnings.warn(" ".join(parts), UserWarning, stacklevel=levels_to_caller())
 
 
 def _mean_words(values: list[str]) -> float:
@@ -195,7 +200,7 @@ def _count_rows(name: str, numbers: np.ndarray) -> bool:
     return whole and len(np.unique(numbers)) == len(numbers)
 
 
-def _levels_to_caller() -> int:
+def levels_to_caller() -> int:
     """Return the `stacklevel` of the first caller that is no library."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and _package(frame.f_globals) in (

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from sktransfer.backbones.table_columns import refuse_texts
+from sktransfer.backbones.table_columns import levels_to_caller, refuse_texts
 from sktransfer.backbones.table_rows import Table
 
 
@@ -22,7 +23,7 @@ class NumericColumn:
     missing : bool
         Whether values were missing in the fit.
     empty : bool, default=False
-        Whether all of them were, so that they may have been meant as strings.
+        Whether all of them were, so that they may have been meant as strings, and a number says nothing.
     median : float or None, default=None
         Median of the values seen in the fit, which stands for a missing one where none was missing there; None where
         some were, which have an indicator instead.
@@ -132,6 +133,8 @@ class TableSchema:
         for place, column in enumerate(self.columns):
             if isinstance(column, CategoricalColumn):
                 out[:, place] = _encode(table.strings.get(place, [None] * len(table)), column)
+            elif column.empty:
+                out[:, place] = np.nan  # without a mean and a deviation a number says nothing
             elif not column.missing:
                 out[np.isnan(out[:, place]), place] = column.stand_in
         return out
@@ -164,13 +167,30 @@ class TableSchema:
                 )
 
     def check_fit(self, table: Table) -> None:
-        """Refuse the rows of another fit whose strings are free text, not categories.
+        """Refuse the rows of another fit whose strings are free text, not categories; warn of values that are not read.
 
         Raises
         ------
         ValueError
-            If there are such columns.
+            If there are columns of free text.
+
+        Warns
+        -----
+        UserWarning
+            If there are values in columns that held none when the network was made.
         """
+        unread = [
+            table.label(place)
+            for place, column in enumerate(self.columns)
+            if isinstance(column, NumericColumn) and column.empty and not np.isnan(table.numbers[:, place]).all()
+        ]
+        if unread:
+            warnings.warn(
+                f"X holds values in {', '.join(unread)}, of which the backbone's fit saw none: they are read as missing. "
+                "Leave such columns out, or begin with a network that was made for them.",
+                UserWarning,
+                stacklevel=levels_to_caller(),
+            )
         refuse_texts(
             table, {i: set(c.categories) for i, c in enumerate(self.columns) if isinstance(c, CategoricalColumn)}
         )

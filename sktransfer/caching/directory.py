@@ -74,8 +74,10 @@ class DirectoryCache:
         except (OSError, row_file.Unavailable) as error:
             self._warn_unavailable(error)
 
-    def get_many(self, keys: Sequence[bytes]) -> list[np.ndarray | None]:
-        """Return the stored row for each key, None where there is none. The rows are read-only."""
+    def get_many(
+        self, keys: Sequence[bytes], fits: Callable[[np.ndarray], bool] | None = None
+    ) -> list[np.ndarray | None]:
+        """Return the stored row for each key, None where there is none or one that doesn't fit. The rows are read-only."""
         found: dict[bytes, np.ndarray] = {}
         old: list[int] = []
         bad: list[int] = []
@@ -86,7 +88,7 @@ class DirectoryCache:
                 collected.clear()
             for number, key, content, used in row_file.select(connection, keys):
                 row = row_file.unpack(key, content)
-                if row is None:
+                if row is None or (fits is not None and not fits(row)):
                     bad.append(number)
                     continue
                 found[key] = row

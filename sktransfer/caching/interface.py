@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,8 +40,13 @@ class CacheInfo:
 class RowCache(Protocol):
     """Rows by key. Safe to use from threads."""
 
-    def get_many(self, keys: Sequence[bytes]) -> list[np.ndarray | None]:
-        """Return the stored row for each key, None where there is none. The rows are read-only."""
+    def get_many(
+        self, keys: Sequence[bytes], fits: Callable[[np.ndarray], bool] | None = None
+    ) -> list[np.ndarray | None]:
+        """Return the stored row for each key, None where there is none. The rows are read-only.
+
+        Where others may have written to the cache, a row for which `fits` is false is removed, and counts as not there.
+        """
         ...
 
     def put_many(self, keys: Iterable[bytes], rows: Iterable[np.ndarray]) -> None:

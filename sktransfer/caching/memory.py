@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -30,8 +30,10 @@ class MemoryCache:
         self._n_bytes = self._hits = self._misses = self._evictions = 0
         self._max_bytes = max_bytes
 
-    def get_many(self, keys: Sequence[bytes]) -> list[np.ndarray | None]:
-        """Return the stored row for each key, None where there is none. The rows are read-only."""
+    def get_many(
+        self, keys: Sequence[bytes], fits: Callable[[np.ndarray], bool] | None = None
+    ) -> list[np.ndarray | None]:
+        """Return the stored row for each key, None where there is none; `fits` isn't asked of what this process wrote."""
         with self._lock:
             found = [self._rows.get(key) for key in keys]
             for key, row in zip(keys, found, strict=True):

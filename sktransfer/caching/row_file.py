@@ -27,6 +27,8 @@ _CHUNK = 500
 # At most so much is removed in one transaction, since its journal holds what it changes.
 _STEP_BYTES = 8 * 2**20
 _HEAD_BYTES = 16  # checksum and name of the type
+# Of rows, and of numbers in the table of settings.
+_DTYPES = {dtype.str.encode(): dtype for dtype in map(np.dtype, ("f2", "f4", ">f4", "f8", "i4", "i8", "u1", "?"))}
 _TABLES = frozenset({"settings", "rows", "uses"})
 # Time of use stands apart from the rows: to note it must not rewrite them.
 _SCHEMA = """
@@ -221,7 +223,11 @@ def unpack(key: bytes, content: object) -> np.ndarray | None:
         return None
     if _checksum(key, memoryview(content)[8:]) != content[:8]:
         return None
-    return np.frombuffer(content, content[8:_HEAD_BYTES].rstrip(b"\0").decode(), offset=_HEAD_BYTES)
+    # A valid checksum says that nothing was damaged, not who wrote it.
+    dtype = _DTYPES.get(content[8:_HEAD_BYTES].rstrip(b"\0"))
+    if dtype is None or (len(content) - _HEAD_BYTES) % dtype.itemsize:
+        return None
+    return np.frombuffer(content, dtype, offset=_HEAD_BYTES)
 
 
 def _checksum(key: bytes, body: bytes | memoryview) -> bytes:

@@ -44,6 +44,10 @@ def make_head(head: Any, n_features: int, n_outputs: int) -> nn.Module:
     made = copy.deepcopy(head if isinstance(head, nn.Module) else _called(head, n_features, n_outputs))
     if not isinstance(made, nn.Module):
         raise TypeError(f"head made a {type(made).__name__}; it has to return a torch.nn.Module.")
+    if any(isinstance(part, torch.jit.ScriptModule) for part in made.modules()):
+        raise TypeError(
+            f"head made a {type(made).__name__} of TorchScript, which can't be trained. Give the module itself."
+        )
     made.eval()
     reference = next(made.parameters(), torch.zeros(()))
     try:

@@ -108,7 +108,7 @@ def test_digest_is_of_the_content_not_of_the_name(tmp_path):
     first, second = preparation().digests(rows)
     assert first == second
     picture((20, 31)).save(tmp_path / "a.png")
-    assert preparation().digests(rows)[0] != second
+    assert preparation().digests(read_rows([tmp_path / "a.png"], "image").values)[0] != second
 
 
 def test_digests_tell_pixels_modes_and_shapes_apart():

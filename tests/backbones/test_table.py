@@ -228,7 +228,20 @@ def test_strings_in_a_column_that_was_all_missing_in_the_fit_are_an_error_that_s
     extractor = extract(X.assign(job=empty))
     with pytest.raises(ValueError, match="X holds strings in column 'job', which held only missing values in the fit"):
         extractor.transform(X)
-    assert extractor.transform(X.assign(job=[1, 2, 3, 4])).shape == (4, 256), "numbers are read as before"
+
+
+def test_numbers_in_a_column_that_was_all_missing_in_the_fit_are_missing():
+    # They would come in their own unit, which the fit can't have known.
+    X = pd.DataFrame({"a": [np.nan] * 4, "b": [1.0, 2.0, 3.0, 5.0]})
+    numbers = X.assign(a=[1e6, -1.0, 0.0, np.nan])
+    extractor = extract(X)
+    np.testing.assert_array_equal(extractor.transform(numbers), extractor.transform(X))
+    with pytest.warns(
+        UserWarning, match="^X holds values in column 'a', of which the backbone's fit saw none"
+    ) as caught:
+        later = PretrainedFeatureExtractor(extractor).fit(numbers)
+    assert caught[0].filename == __file__, "it points at the caller"
+    np.testing.assert_array_equal(later.transform(numbers), extractor.transform(X))
 
 
 def test_a_column_of_zeros_with_gaps_held_numbers():

@@ -184,6 +184,12 @@ DATES = [
     "%b %d, %Y",
     "%a, %d %b %Y %H:%M:%S GMT",
     "%m/%d/%Y %I:%M %p",
+    "%m/%Y",
+    "%G-W%V",
+    "%Y年%m月%d日",
+    "%Y-%b-%d",
+    "%a %b %d %H:%M:%S %Y",
+    "%dth of %B %Y",
 ]
 
 

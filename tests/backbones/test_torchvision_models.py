@@ -187,7 +187,7 @@ def test_weights_of_a_deeper_network_of_the_same_widths_are_refused(tmp_path):
 def test_weights_with_nan_are_refused(small, tmp_path):
     small.conv1[0].weight.data[0] = float("nan")
     save_file(small.state_dict(), tmp_path / "nan.safetensors")
-    with pytest.raises(ValueError, match="NaN or infinity, in 'conv1.0.weight'"):
+    with pytest.raises(ValueError, match="hold NaN, in 'conv1.0.weight'"):
         load_torchvision("shufflenet_v2_x0_5", tmp_path / "nan.safetensors")
 
 

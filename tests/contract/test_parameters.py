@@ -1,13 +1,16 @@
 """Every parameter of every public estimator: a wrong value is refused by name, before anything is read or loaded."""
 
+import warnings
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from scipy.sparse import csr_matrix
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression, Ridge
-from sklearn.model_selection import GridSearchCV
+from sklearn.model_selection import GridSearchCV, KFold
 from support.estimators import ESTIMATORS
 from torch import nn
 from torchvision.transforms import v2
@@ -64,7 +67,8 @@ OFTEN = {
     "batch_size": [0, -1, 1.5, None, "8", 2.0],
     "cache": [5, "x" * 5000, "a\0b", True, ["memory"], "disk", " "],
     "class_weight": ["equal", [1, 2], {0: np.nan}, {0: -1.0}, {0: np.inf}, {0: "a"}, {0: True}, {0: 10**400}, {0: None}],
-    "cv": [0, 1, True, "5", [], (), [1, 2], [("a", "b")], [([0], [1], [2])], [([], [0])], [([0.5], [1.0])], 2.0],
+    "cv": [0, 1, True, "5", np.array(2), torch.tensor(2), KFold,
+           [], (), [1, 2], [("a", "b")], [([0], [1], [2])], [([], [0])], [([0.5], [1.0])], 2.0],
     "device": ["nonsense", torch.device("meta"), None, 0, "cuda:99"],
     "early_stopping": [0, 1, None, "yes"],
     "freeze_batch_norm": [0, 1, None, "yes"],
@@ -192,6 +196,27 @@ def test_scalars_of_numpy_are_what_they_are_in_python(listed):
     assert all(getattr(made, name) is value for name, value in of_numpy.items())
 
 
+def test_fractions_and_large_ints_are_the_floats_that_they_are_equal_to():
+    parameters = {"freeze_depth": 0, "learning_rate": 2**-7, "layer_decay": 0.5, "validation_fraction": 0.375}
+    parameters |= {"early_stopping": True, "warmup_ratio": 0.25, "weight_interpolation": 0.75, "max_epochs": 1}
+    fractions = {name: Fraction(value) if type(value) is float else value for name, value in parameters.items()}
+    large = [dict.fromkeys(("l2_sp", "weight_decay", "max_grad_norm"), number) for number in (10**30, 1e30)]
+    y = np.arange(16) % 2
+    for estimator, pair in (
+        (FineTunedClassifier(random_state=0), [fractions, parameters]),
+        (FineTunedClassifier(freeze_depth=0, learning_rate=1e-30, max_epochs=1, random_state=0), large),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # where the loss overflows, training stops with a warning
+            found = [clone(estimator).set_params(**one).fit(TEXTS, y).predict_proba(TEXTS) for one in pair]
+        np.testing.assert_array_equal(*found)
+    X = np.random.default_rng(0).normal(size=(16, 2))
+    for part in (Fraction(1, 2), 0.5):
+        model = DistilledClassifier(LogisticRegression(), LogisticRegression(), temperature=4 * part, alpha=part)
+        found.append(model.set_params(report_fraction=part, random_state=0).fit(X, y).predict_proba(X))
+    np.testing.assert_array_equal(*found[-2:])
+
+
 def test_a_grid_of_numpy():
     grid = {
         "unfreeze_every": np.arange(1, 3),
@@ -201,6 +226,41 @@ def test_a_grid_of_numpy():
     search = GridSearchCV(FineTunedClassifier(max_epochs=1, random_state=0), grid, cv=2, error_score="raise")
     search.fit(TEXTS, np.arange(16) % 2)
     assert type(search.best_params_["unfreeze_every"]) is np.int64
+
+
+def scripted():
+    """Return a module of TorchScript, as it comes from a file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says that there are other ways now
+        return torch.jit.trace(nn.Linear(2, 3), torch.ones(1, 2))
+
+
+@pytest.mark.parametrize("listed", ESTIMATORS, ids=lambda listed: listed.name)
+def test_modules_without_weights_of_their_own(listed):
+    X = np.random.default_rng(0).normal(size=(16, 2))
+    lazy, empty = nn.LazyLinear(3), nn.Linear(2, 3, device="meta")
+    for module, match in ((scripted(), "of TorchScript"), (lazy, "wait for a first input"), (empty, "device 'meta'")):
+        for given in (module, nn.Sequential(module), ModuleBackbone(module, modality="table")):
+            with pytest.raises((TypeError, ValueError), match=f"backbone=.*{match}"):
+                listed.fit(X, backbone=given, modality="table")
+
+
+class Complex(nn.Module):
+    """A spectrum, say."""
+
+    def forward(self, rows):
+        return torch.fft.rfft(rows)
+
+
+@pytest.mark.parametrize("listed", ESTIMATORS, ids=lambda listed: listed.name)
+def test_complex_features_are_refused(listed):
+    with pytest.raises(ValueError, match="complex numbers, which features are not"):
+        listed.fit(np.random.default_rng(0).normal(size=(16, 4)), backbone=Complex(), modality="table")
+
+
+def test_a_head_of_torchscript():
+    with pytest.raises(TypeError, match="^head made a RecursiveScriptModule of TorchScript"):
+        FineTunedClassifier(head=scripted()).fit(TEXTS, np.arange(16) % 2)
 
 
 @pytest.mark.parametrize("head", [nn.ReLU, lambda n_features: nn.Linear(n_features, 1)])

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pytest
+import torch
 from sklearn.linear_model import LogisticRegression, Ridge
 from support.estimators import ESTIMATORS
 
@@ -117,6 +118,7 @@ def test_weights_of_validation_rows_and_classes(source):
         lambda: [10**400] * 12,
         lambda: (1 for _ in range(12)),
         lambda: {0: 1, 1: 2},
+        lambda: torch.ones(12, requires_grad=True),
     ],
 )
 def test_what_is_no_weight_is_refused_by_name(listed, make):

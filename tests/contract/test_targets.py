@@ -160,6 +160,19 @@ def test_masked_targets_of_a_score_are_refused(listed):
 
 
 @over_all
+def test_a_score_refuses_what_a_fit_refuses(listed):
+    y = list(listed.targets(N_ROWS))
+    model = listed.make().fit(X, y)
+    for hole in (None, float("nan"), pd.NA, pd.NaT):
+        for held in (lambda values: values, lambda values: pd.DataFrame({"y": pd.Series(values, dtype=object)})):
+            with pytest.raises(ValueError, match=r"^Input y contains NaN or None: 1 row\(s\) .*, the first is row 1"):
+                model.score(X, held([y[0], hole, *y[2:]]))
+    if is_classifier(model):
+        with pytest.raises(TypeError, match="^Labels in y are of mixed types"):
+            model.score(X, [1, *y[1:]])
+
+
+@over_all
 def test_masked_values_in_a_list_are_refused(listed):
     with pytest.raises(ValueError, match="masked array, or holds one"):
         listed.make().fit(X, [0, np.ma.masked] * 6)
@@ -230,6 +243,12 @@ class Size(str, Enum):  # noqa: UP042
         (lambda: [0, 1], "inconsistent numbers of samples"),
         (lambda: list(range(13)), "inconsistent numbers of samples"),
         (lambda: 3, "array-like|dimension"),
+        (
+            lambda: torch.arange(12.0, requires_grad=True),
+            r"^y is a tensor that numpy can't read.*y\.detach\(\)\.cpu\(\)",
+        ),
+        (lambda: torch.arange(12).bfloat16(), "^y is a tensor that numpy can't read"),
+        (lambda: torch.arange(12).to_sparse(), r"^y is a tensor that numpy can't read.*y\.to_dense\(\)"),
     ],
 )
 def test_what_holds_no_targets(listed, make, match):
@@ -311,6 +330,8 @@ def test_tiny_and_huge_ranges_are_learned_as_others_are(source, unit):
 def test_numbers_that_are_too_large(listed):
     with pytest.raises(ValueError, match=r"y holds 1e\+308; targets beyond 1e\+300 are too large"):
         listed.make().fit(X, np.r_[1e308, np.zeros(N_ROWS - 1)])
+    with pytest.raises(ValueError, match="^y: int too large"):
+        listed.make().fit(X, [10**400, 1] * 6)
 
 
 def test_a_teacher_tells_numbers_apart_where_targets_are_constant(source):
