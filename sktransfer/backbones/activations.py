@@ -104,7 +104,8 @@ class _ActivationPass(EncodingPass):
         if row.dtype != np.float32 or row.ndim != 1 or not np.isfinite(row).all():
             return False
         shape = _shape_in(row)
-        example = self.backbone.remembered(("shape", self.depth), self._shape_of_example)
+        remembered, name = self.backbone.remembered, ("shape", self.depth)
+        example = remembered[name] = remembered.get(name) or self._shape_of_example()
         if shape is None or len(shape) != len(example):
             return False
         return shape[0] == example[0] or shape[-1] == example[-1]

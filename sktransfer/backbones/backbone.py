@@ -156,7 +156,8 @@ class Backbone:
         self._network = _frozen(network)
         self._split_checks: dict[int, SplitCheck] = {}
         self._replicas: dict[tuple[torch.device, torch.dtype], _Replica] = {}
-        self._remembered: dict[Hashable, Any] = {}
+        # Lengths and shapes of what it gives. Who reads or writes them holds `lock`.
+        self.remembered: dict[Hashable, Any] = {}
         # Held while the network runs: hooks are set on it, and rows that another thread is encoding are waited
         # for instead of encoded twice.
         self.lock = ProcessLock("a network")
@@ -217,12 +218,6 @@ class Backbone:
                 # What was folded before the boundaries were known may have one of them inside.
                 self._replicas.clear()
             return self._stages
-
-    def remembered(self, name: Hashable, find: Callable[[], Any]) -> Any:
-        """Return what `find` found out about the network when it was asked first. The caller holds `lock`."""
-        if name not in self._remembered:
-            self._remembered[name] = find()
-        return self._remembered[name]
 
     def find_layer(self, layer: Integral | int | str, preparation: Preparation) -> int:
         """Turn a layer's number, from the end if negative, or name into its place among the stages.
@@ -418,7 +413,7 @@ class Backbone:
             code = code_of(*self._live_parts)
             if self._code is not None and self._code != code:
                 self._replicas.clear()  # what was folded was found by running the former code
-                self._remembered.clear()
+                self.remembered.clear()
             self._code = code
         return code.joined(code_of(getattr(preparation, "transform", None)))
 
@@ -494,7 +489,7 @@ class Backbone:
             lineage=lineage,
             lock=ProcessLock("a network"),
             _replicas={},
-            _remembered={},
+            remembered={},
             _code=None,
             _live_parts=None,
             _split_checks=dict(self._split_checks),
@@ -530,7 +525,7 @@ class Backbone:
     def restored(cls, state: dict[str, Any]) -> Backbone:
         """Rebuild a handle from what its pickle holds."""
         handle = cls.__new__(cls)
-        handle.__dict__.update(state, lock=ProcessLock("a network"), _replicas={}, _remembered={})
+        handle.__dict__.update(state, lock=ProcessLock("a network"), _replicas={}, remembered={})
         return handle
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -538,7 +533,7 @@ class Backbone:
 
         if self.origin is not None:
             return loading.load_again, (self.origin, self.fingerprint)
-        made_anew = ("lock", "_replicas", "_remembered", "_code", "_live_parts")
+        made_anew = ("lock", "_replicas", "remembered", "_code", "_live_parts")
         state = {name: value for name, value in self.__dict__.items() if name not in made_anew}
         # A copy, which shares the tensors: another thread's pass may set hooks on the network while it is written.
         with self.lock:

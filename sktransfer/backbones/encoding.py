@@ -100,6 +100,10 @@ def encode(backbone: Backbone, preparation: Preparation, readout: Readout, rows:
         if cache is not None:
             missing = look_up(cache, context, first_place, result, passing.fits)
         for places, vectors in passing.embed(rows.values, list(missing.values())):
+            backbone.remembered["width", readout] = vectors.shape[1]
+            if passing.width not in (None, vectors.shape[1]):
+                # The rows that were found are of another length than the network gives: not its own.
+                return encode(backbone, preparation, readout, rows, run)
             result.write(places, vectors)
             if cache is not None:
                 cache.put_many([context + digests[place] for place in places], vectors)
@@ -168,24 +172,27 @@ class EncodingPass:
         self.run = run
         # Of a batch, its rows times the longest; halved whenever memory runs out.
         self.most_values = math.inf
-        self._width: int | None = None
+        # What nothing is known of has the length of the first row that is found.
+        self.width = backbone.remembered.get(("width", readout), self._width_on_card())
 
     def fits(self, row: np.ndarray) -> bool:
-        """Whether a row is what the network gives: float32, finite, and as long as that of an example."""
-        if self._width is None:
-            self._width = self.backbone.remembered(("width", self.readout), self._width_of_example)
-        return row.dtype == np.float32 and row.shape == (self._width,) and bool(np.isfinite(row).all())
+        """Whether a row is what the network gives: float32, finite, and of the right length."""
+        if row.dtype != np.float32 or row.ndim != 1 or not len(row) or not np.isfinite(row).all():
+            return False
+        if self.width is None:
+            self.width = len(row)
+        return len(row) == self.width
 
-    def _width_of_example(self) -> int:
-        with frozen_pass(self.run.device):
-            vectors = self.backbone.embed(
-                self.preparation.examples()[0],
-                layers=self.readout.layers,
-                pooling=self.readout.pooling,
-                device=self.run.device,
-                dtype=self.run.dtype,
-            )
-        return vectors[:, : self.readout.truncate_dim].shape[1]
+    def _width_on_card(self) -> int | None:
+        whole, backbone = self.backbone.card.dimension, self.backbone
+        if (
+            whole is None
+            or backbone.origin is None
+            or self.readout.layers is not None
+            or self.readout.pooling is not None
+        ):
+            return None
+        return min(whole, self.readout.truncate_dim or whole)
 
     def embed(self, values: Sequence[Any], places: list[int]) -> Iterator[tuple[list[int], np.ndarray]]:
         """Yield places of rows and their vectors, batch by batch."""

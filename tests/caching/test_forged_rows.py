@@ -51,10 +51,8 @@ every_forgery = pytest.mark.parametrize("change", FORGED.values(), ids=FORGED)
 def test_an_embedding_that_cannot_be_the_networks_is_computed_anew(change, kind, tmp_path):
     backbone, X = (own_texts(), TEXTS) if kind == "text" else (own_images(), IMAGES)
     expected = PretrainedFeatureExtractor(backbone, cache=tmp_path).fit_transform(X)
-    for fresh in (True, False):
+    for _ in range(2):
         forge(tmp_path, change)
-        if fresh:
-            unload_backbones()  # so that no length is known
         np.testing.assert_array_equal(PretrainedFeatureExtractor(backbone, cache=tmp_path).fit_transform(X), expected)
     with closing(sqlite3.connect(tmp_path / FILE_NAME)) as connection:  # and the right ones are stored again
         stored = dict(connection.execute("SELECT key, content FROM rows"))
@@ -92,3 +90,22 @@ def test_a_forged_shape_is_noticed(head, tmp_path):
 
     forge(tmp_path, change)
     np.testing.assert_array_equal(fit(), expected)
+
+
+def test_of_rows_of_an_unknown_network_those_that_it_computes_decide(tmp_path):
+    backbone = own_texts()
+    expected = PretrainedFeatureExtractor(backbone, cache=tmp_path).fit_transform(TEXTS)
+    forge(tmp_path, FORGED["longer"])
+    unload_backbones()
+    found = PretrainedFeatureExtractor(backbone, cache=tmp_path).fit_transform([*TEXTS, "late again"])
+    np.testing.assert_array_equal(found[:3], expected)
+
+
+@pytest.mark.parametrize("name", ["text-static", "image-resnet"])
+def test_a_network_with_a_name_knows_its_length(name, tmp_path):
+    X = TEXTS if name == "text-static" else IMAGES
+    expected = PretrainedFeatureExtractor(name, cache=tmp_path).fit_transform(X)
+    for change in ("longer", "shorter"):
+        forge(tmp_path, FORGED[change])
+        unload_backbones()
+        np.testing.assert_array_equal(PretrainedFeatureExtractor(name, cache=tmp_path).fit_transform(X), expected)

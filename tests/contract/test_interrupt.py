@@ -54,6 +54,14 @@ class Pressed:
                 self.press()
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Python's own handler, which a process that was started in the background lacks."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def raising(error):
     def press():
         raise error
