@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
@@ -18,7 +17,6 @@ from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from sktransfer import _locks
-from sktransfer.backbones.huggingface_folder import check_size
 from sktransfer.archive.tensors import check_stored
 from sktransfer.backbones.checkpoints import check_finite
 from sktransfer.backbones.huggingface_folder import check_size
@@ -290,37 +288,6 @@ def _unmap(model: nn.Module) -> None:
         for name, buffer in module.named_buffers(recurse=False):
             # In place in the table, which knows what is saved.
             module._buffers[name] = copies.setdefault(id(buffer), buffer.clone())
-
-
-def check_network(model_class: Any, directory: Path, config: transformers.PreTrainedConfig) -> None:
-    """Describe a network without memory for it, and refuse what can't be built or is far larger than its weights.
-
-    Parameters
-    ----------
-    model_class : class
-        As for :func:`load_pretrained`.
-    directory : Path
-        Directory with ``config.json`` and weights.
-    config : PreTrainedConfig
-        The configuration of `model_class`.
-
-    Raises
-    ------
-    ValueError
-        If it is not a network, or its sizes are not those of the weights.
-    """
-    make = getattr(model_class, "from_config", model_class)
-    try:
-        with quiet_transformers(), torch.device("meta"):
-            model = make(copy.deepcopy(config))
-    except ImportError:
-        raise
-    except Exception as error:  # each architecture complains in its own way about what doesn't go together
-        raise ValueError(
-            f"No network can be built from {str(directory / 'config.json')!r} ({type(error).__name__}: {error}). Its fields "
-            "don't go together, or one holds what its architecture doesn't know."
-        ) from error
-    check_size(directory, sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers())))
 
 
 def _unreadable(directory: Path, error: Exception) -> ValueError:

@@ -136,9 +136,10 @@ def _parts(config: Fields) -> Iterator[Fields]:
     """Yield a configuration and those inside it (``text_config``, ``vision_config``, ``encoder``)."""
     yield config
     for name, value in config.content.items():
-        # A decoder's may be the name of one.
-        if isinstance(value, dict) or name in ("text_config", "vision_config"):
+        if name.endswith("_config") or name in ("encoder", "decoder"):
             yield from _parts(config.part(name))
+        elif isinstance(value, dict) and name in ("auto_map", "id2label", "label2id"):
+            continue
 
 
 def _check_index(index: Fields) -> None:

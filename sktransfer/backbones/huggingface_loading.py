@@ -8,7 +8,6 @@ from typing import Any
 from sktransfer.backbones.backbone import Backbone, Origin
 from sktransfer.backbones.huggingface import hub_directory, quiet_transformers
 from sktransfer.backbones.huggingface_folder import check_folder
-from sktransfer.backbones.huggingface_folder import check_folder
 from sktransfer.backbones.sentence_transformers_format import read_recipe
 
 
@@ -38,7 +37,7 @@ def load_huggingface(origin: Origin) -> Backbone:
         )
     path = Path(origin.name)
     directory = path if path.is_absolute() else hub_directory(origin.name)
-    if not (directory / "config.json").exists() and not (directory / "modules.json").exists():
+    if not (directory / "config.json").is_file() and not (directory / "modules.json").is_file():
         raise ValueError(
             f"The directory {str(directory)!r} has neither config.json nor modules.json, so it is not a Hugging Face or "
             "sentence-transformers model. Save one with model.save_pretrained(directory) and "

@@ -20,13 +20,7 @@ from sktransfer.backbones.backbone import Backbone, Origin
 from sktransfer.backbones.card import Card
 from sktransfer.backbones.catalogue import card_of
 from sktransfer.backbones.fingerprint import describe, fingerprint
-from sktransfer.backbones.huggingface import (
-    check_network,
-    drop_unused,
-    load_pretrained,
-    quiet_transformers,
-    settings_of,
-)
+from sktransfer.backbones.huggingface import drop_unused, load_pretrained, quiet_transformers, settings_of
 from sktransfer.backbones.modules import accepted_arguments
 from sktransfer.backbones.sentence_transformers_format import Recipe, check_widths
 from sktransfer.backbones.text import TextPreparation, tokenizer_of
@@ -68,9 +62,6 @@ def load_text(origin: Origin, directory: Path, config: Any, recipe: Recipe | Non
     if hidden_size is not None:
         check_widths(recipe, hidden_size)
     config.use_cache = False  # a single pass has no use for keys and values kept for a next token
-    if isinstance(getattr(config, "hidden_size", None), int):
-        check_widths(recipe, config.hidden_size)
-    check_network(_model_class(config), recipe.network, config)
     model, missing = load_pretrained(_model_class(config), recipe.network, config)
     network = _encoder_of(model)
     missing = _missing_in(network, model, missing)

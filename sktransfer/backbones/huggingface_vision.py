@@ -17,13 +17,7 @@ from sktransfer.backbones.backbone import Backbone, Origin
 from sktransfer.backbones.card import Card
 from sktransfer.backbones.catalogue import card_of
 from sktransfer.backbones.fingerprint import describe, fingerprint
-from sktransfer.backbones.huggingface import (
-    check_network,
-    drop_unused,
-    load_pretrained,
-    quiet_transformers,
-    settings_of,
-)
+from sktransfer.backbones.huggingface import drop_unused, load_pretrained, quiet_transformers, settings_of
 from sktransfer.backbones.image import ImagePreparation
 from sktransfer.backbones.preparation import Inputs
 from sktransfer.runtime.seeding import preserved_generators
@@ -66,7 +60,6 @@ def load_vision(origin: Origin, directory: Path, config: Any) -> Backbone:
     model_class, config = _class_and_config(origin.name, config)
     preparation = _load_preparation(directory, getattr(config, "num_channels", 3))
     example = preparation.examples()[0]  # first, for it may refuse the settings
-    check_network(model_class, directory, config)
     network, missing = load_pretrained(model_class, directory, config)
     output, tensors = _choose_output(network, missing, example)
     _check_repeatable(origin.name, network, example)
