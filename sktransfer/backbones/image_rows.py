@@ -14,6 +14,8 @@ from sktransfer._containers import array_of, is_missing
 from sktransfer.backbones.image_files import ImagePath, refuse_format
 
 _CHANNELS = (1, 3, 4)
+# A picture of grey and transparency has two; it is known as one picture, and refused.
+_CHANNELS_OF_ONE = (1, 2, 3, 4)
 # Three grey images smaller than this are a set of small ones; larger, they are one colour image, channels first.
 _LEAST_SIDE = 32
 # What no file system takes for a path is no path, but a text.
@@ -71,25 +73,26 @@ def refuse_one_image(X: Any, seen: tuple[int, ...] | None) -> None:
     Raises
     ------
     ValueError
-        If `X` is of shape (height, width) or (height, width, 1 | 3 | 4); or (3, height, width), unless images are grey, as
-        those of the fit were or as three images with a side below 32 pixels are held to be; or of the shape of one image
-        of the fit.
+        If `X` is of shape (height, width) or (height, width, 1 | 2 | 3 | 4); or (3 | 4, height, width), unless images are
+        grey, as those of the fit were or as some with a side below 32 pixels are held to be; or of the shape of one image
+        of the fit. Four grey images are a set where those of the fit were arrays without transparency.
     """
     _refuse_lines(X)
     if not isinstance(X, np.ndarray) or X.ndim != 3 or X.dtype.kind not in "biufc":
         return
     if seen == X.shape:
         raise _one_image(X.shape)
-    if X.shape[0] != 3:
+    if X.shape[0] not in (3, 4):
         return
-    colour = min(X.shape[1:]) >= _LEAST_SIDE if seen is None else len(seen) == 3 and seen[2] != 1
-    if colour:
+    channels = seen[2] if seen is not None and len(seen) == 3 else 1
+    colour = channels == 4 or (channels == 3 and X.shape[0] == 3)
+    if colour or (seen is None and min(X.shape[1:]) >= _LEAST_SIDE):
         raise _one_image(X.shape)
 
 
 def is_lines_of_one(shape: tuple[int, ...]) -> bool:
     """Whether a shape of three dimensions is that of one image, channels last, rather than of very narrow grey ones."""
-    return len(shape) == 3 and shape[2] in _CHANNELS and shape[1] != shape[2]
+    return len(shape) == 3 and shape[2] in _CHANNELS_OF_ONE and shape[1] != shape[2]
 
 
 def _refuse_lines(X: Any) -> None:
@@ -111,6 +114,8 @@ def _refuse_lines(X: Any) -> None:
 
 def _one_image(shape: tuple[int, ...], form: str = "an array") -> ValueError:
     one, several = "X[None]", "X[..., None]"
+    if shape[2] == 2:
+        one = "X[None, ..., :1], without transparency"
     if form != "an array":
         one, several = "[numpy.array(X)]", "[row[..., None] for row in X]"
     return ValueError(
@@ -178,7 +183,7 @@ def _images_of(values: np.ndarray, first_row: int | None = None) -> Iterator[np.
             "(n, height, width, channels), of a pixel or more."
         )
     if values.ndim == 4 and values.shape[3] not in _CHANNELS:
-        if values.shape[1] not in (1, 3):
+        if values.shape[1] not in _CHANNELS:
             raise ValueError(f"{subject} of shape {shape}; images have 1, 3 or 4 channels, in the last dimension.")
         values = values.transpose(0, 2, 3, 1)
     if values.dtype == np.uint8:

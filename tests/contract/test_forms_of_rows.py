@@ -116,7 +116,9 @@ ONE = {
     "channels last": COLOUR[0],
     "channels first": COLOUR[0].transpose(2, 0, 1),
     "with transparency": np.concatenate([COLOUR[0], COLOUR[0, ..., :1]], axis=2),
+    "transparent, channels first": np.concatenate([COLOUR[0], COLOUR[0, ..., :1]], axis=2).transpose(2, 0, 1),
     "one channel": COLOUR[0, ..., :1],
+    "grey with transparency": COLOUR[0, ..., :2],
     "grey": GREY[0],
     "floats": COLOUR[0] / 255,
     "floats, channels first": COLOUR[0].transpose(2, 0, 1) / 255,
@@ -138,10 +140,12 @@ def test_one_image_as_X_is_refused(listed, tensor):
             import torch
 
             X = [torch.tensor(line) for line in X] if isinstance(X, list | tuple) else torch.tensor(X)
-        message = r"One grey image is X\[None\]|For one image pass (X\[None\]|\[numpy.array\(X\)\])"
+        message = r"One grey image is X\[None\]|For one image pass (X\[None(\]|, \.\.\.)|\[numpy.array\(X\)\])"
         for of, fitted in models.items():
             if of == "grey" and name.endswith("channels first"):
                 continue  # three grey images, as those of the fit
+            if of.startswith("colour") and name == "transparent, channels first":
+                continue  # four grey images
             with pytest.raises(ValueError, match=message):
                 listed.predict(fitted, X)
                 pytest.fail(f"{name} was read after a fit to {of}")
@@ -160,6 +164,8 @@ def test_the_advice_of_the_refusal_works(listed):
     np.testing.assert_array_equal(listed.predict(fitted, X[None]), expected)
     np.testing.assert_array_equal(listed.predict(fitted, X.transpose(2, 0, 1)[None]), expected)
     np.testing.assert_array_equal(listed.predict(fitted, [np.array(list(X))]), expected)
+    X = np.concatenate([X, np.full_like(X[..., :1], 255)], axis=2)
+    np.testing.assert_array_equal(listed.predict(fitted, X.transpose(2, 0, 1)[None]), expected)
     X = GREY[:3]
     expected = listed.predict(fitted, list(X))
     with pytest.raises(ValueError, match=re.escape("if it is a set of grey ones, X[..., None]")):
