@@ -39,7 +39,8 @@ from sktransfer.fine_tuning import FineTunedClassifier, FineTunedRegressor
 from sktransfer.model_selection import check_labeled
 from sktransfer.runtime.global_settings import numpy_errors_ignored
 from sktransfer.runtime.seeding import own_random_state
-from sktransfer.students import Lesson, check_student, fit_student
+from sktransfer.soft_targets import DistillationConfig, DistillationData
+from sktransfer.students import check_student, fit_student
 from sktransfer.teachers import (
     ClassAnswers,
     NumberAnswers,
@@ -61,7 +62,6 @@ from sktransfer.teachers import (
     shared_copy,
     takes_weights,
 )
-from sktransfer.training.targets import Teaching
 
 
 def _student_has(name: str) -> Any:
@@ -160,9 +160,9 @@ class _Distilled(OneStateMixin, MetaEstimatorMixin, BaseEstimator):
         if self.alpha == 1 and not labelled.all():
             # There is nothing to learn from the others.
             X, y, labelled, weights = _rows(np.flatnonzero(labelled), X, y, labelled, weights)
-        teachers, lesson = self._lesson(X, y, labelled, weights, seed)
+        teachers, data = self._ask_teachers(X, y, labelled, weights, seed)
         student = seeded(clone(student), seed)
-        fitted = fit_student(student, X, lesson)
+        fitted = fit_student(student, X, data)
         report: DistillationReport | None = None
         if held_out is not None:
             kept = np.flatnonzero(labelled)
@@ -173,7 +173,7 @@ class _Distilled(OneStateMixin, MetaEstimatorMixin, BaseEstimator):
                 student,
                 alone,
                 held_out,
-                self._ask(lesson.classes, y, network={**self._of_network, "cache": None}),
+                self._ask(data.classes, y, network={**self._of_network, "cache": None}),
                 self.teacher_weights,
                 self._classifies,
             )
@@ -185,8 +185,8 @@ class _Distilled(OneStateMixin, MetaEstimatorMixin, BaseEstimator):
             "student_": fitted,
             "distillation_report_": report,
         }
-        if lesson.classes is not None:
-            made["classes_"] = lesson.classes
+        if data.classes is not None:
+            made["classes_"] = data.classes
         self._replace_fitted(made, gone=columns)
         return self
 
@@ -212,9 +212,9 @@ class _Distilled(OneStateMixin, MetaEstimatorMixin, BaseEstimator):
                     "and wrap it in FrozenEstimator."
                 )
 
-    def _lesson(
+    def _ask_teachers(
         self, X: Any, y: np.ndarray, labelled: np.ndarray, weights: np.ndarray | None, seed: int | None
-    ) -> tuple[list[Any], Lesson]:
+    ) -> tuple[list[Any], DistillationData]:
         """Fit the teachers that are not frozen, and ask all of them."""
         cache = resolve_cache(self.cache)
         seen = see_rows(X)
@@ -246,9 +246,9 @@ class _Distilled(OneStateMixin, MetaEstimatorMixin, BaseEstimator):
             hints = np.column_stack([embed(one, X, self._of_network) for one in fitted])
         y = self._filled(y, labelled, mean, classes)
         own = plain_parameters(self)
-        teaching = Teaching(float(own.alpha), float(getattr(own, "temperature", 1.0)), float(own.hint_weight))
-        lineage = {"teacher": [name_of(one) for one in fitted], "alpha": own.alpha}
-        return fitted, Lesson(y, labelled, mean, weights, classes, hints, teaching, lineage)
+        config = DistillationConfig(float(own.alpha), float(getattr(own, "temperature", 1.0)), float(own.hint_weight))
+        lineage = {"step": "distilled", "teacher": [name_of(one) for one in fitted], "alpha": own.alpha}
+        return fitted, DistillationData(y, labelled, mean, weights, classes, hints, config, lineage)
 
     @property
     def _of_network(self) -> dict[str, Any]:

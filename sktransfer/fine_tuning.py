@@ -21,6 +21,7 @@ from sktransfer._labels import check_size, check_targets
 from sktransfer._parameters import is_number, plain
 from sktransfer._row_weights import of_any_size
 from sktransfer.backbones.rows import about
+from sktransfer.training.objective import Samples
 from sktransfer.training.targets import Classes, Labels, Numbers, Targets
 from sktransfer.training.tunable import TunableNetwork
 from sktransfer.tuned_estimator import TunedEstimator
@@ -412,7 +413,8 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         check_classification_targets(y)
         return _check_y(y, estimator=self)
 
-    def _targets_of(self, y: np.ndarray, weights: np.ndarray, earlier: TunableNetwork | None) -> Targets:
+    def _targets_of(self, samples: Samples, earlier: TunableNetwork | None) -> Targets:
+        y = samples.y
         if earlier is not None:
             self._check_known(y, self._targets, "y")
             return self._targets
@@ -450,14 +452,12 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         made = dict(zip(classes.tolist(), found.tolist(), strict=True))
         return {label: made.get(label, 1.0) for label in np.unique(y).tolist()}
 
-    def _split(self, X: Any, y: np.ndarray, weights: np.ndarray, seed: int) -> tuple[Any, ...]:
-        parts = super()._split(X, y, weights, seed)
-        if y.ndim == 1 and len(lost := np.setdiff1d(y, parts[2])):
+    def _check_training(self, y: np.ndarray, all_y: np.ndarray) -> None:
+        if all_y.ndim == 1 and len(lost := np.setdiff1d(all_y, y)):
             raise ValueError(
                 f"validation_fraction={self.validation_fraction} holds back all rows of the class {lost.tolist()[0]!r}, so "
                 "that none is left to learn from. Make it smaller, or set early_stopping=False."
             )
-        return parts
 
     def _enough_to_split(self, y: np.ndarray) -> bool:
         if y.ndim == 2:
@@ -813,11 +813,11 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
             checked = column_or_1d(checked, warn=True)
         return checked
 
-    def _targets_of(self, y: np.ndarray, weights: np.ndarray, earlier: TunableNetwork | None) -> Targets:
+    def _targets_of(self, samples: Samples, earlier: TunableNetwork | None) -> Targets:
         if earlier is not None:
-            self._check_known(y, self._targets, "y")
+            self._check_known(samples.y, self._targets, "y")
             return self._targets
-        return Numbers.of(y, weights)
+        return Numbers.of(samples.y, samples.weights)
 
     def _check_known(self, y: np.ndarray, targets: Targets, name: str) -> None:
         if (y.ndim == 1) != targets.flat or y.reshape(len(y), -1).shape[1] != len(targets.center):

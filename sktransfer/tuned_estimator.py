@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 from sklearn.callback import CallbackSupportMixin
 from sklearn.model_selection import train_test_split
-from sklearn.utils import _safe_indexing, column_or_1d, estimator_html_repr
+from sklearn.utils import column_or_1d, estimator_html_repr
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
@@ -36,10 +37,11 @@ from sktransfer.runtime.device import PRECISIONS, resolve_device, resolve_precis
 from sktransfer.runtime.global_settings import known_settings, without_inference_tensors
 from sktransfer.runtime.seeding import one_fit_at_a_time, own_random_state
 from sktransfer.training.cut import cut_at
+from sktransfer.training.inference import run_network
+from sktransfer.training.objective import ObjectiveFactory, Samples, Supervised
 from sktransfer.training.observers import EpochTasks, ProgressBar
-from sktransfer.training.plan import Examples, Plan
+from sktransfer.training.plan import Plan
 from sktransfer.training.rows import NetworkRows
-from sktransfer.training.running import run_network
 from sktransfer.training.settings import LR_SCHEDULERS, OPTIMIZERS, Settings
 from sktransfer.training.source_shift import ALL_STAGES, LEARNED_NORMS, source_shift
 from sktransfer.training.stage_table import stages_html
@@ -112,11 +114,31 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
     # Fit
 
     @known_settings()
-    def _fit(self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any, sample_weight_val: Any) -> Any:
+    def _fit(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        X_val: Any = None,
+        y_val: Any = None,
+        sample_weight_val: Any = None,
+        *,
+        factory: ObjectiveFactory | None = None,
+    ) -> Any:
+        """Fit to targets, or to what a factory makes of the rows' indices."""
         with one_fit_at_a_time():
-            return self._fit_alone(X, y, sample_weight, X_val, y_val, sample_weight_val)
+            return self._fit_alone(X, y, sample_weight, X_val, y_val, sample_weight_val, factory)
 
-    def _fit_alone(self, X: Any, y: Any, sample_weight: Any, X_val: Any, y_val: Any, sample_weight_val: Any) -> Any:
+    def _fit_alone(
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: Any,
+        X_val: Any,
+        y_val: Any,
+        sample_weight_val: Any,
+        factory: ObjectiveFactory | None,
+    ) -> Any:
         device = self._check_request(X_val, y_val, sample_weight_val)
         told = {"estimator": self, "X": X, "y": y, "metadata": {"sample_weight": sample_weight}}
         earlier = self._network if self.warm_start and hasattr(self, "_network") else None
@@ -126,10 +148,16 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
                 X_val = self._rows_in(X_val, earlier)
         random = own_random_state(self.random_state)
         request = (X, y, sample_weight), (X_val, y_val, sample_weight_val)
-        (X, y, weights), held_out, targets, split_seed = self._divided(*request, earlier, random)
-        n_rows = len(y) + (0 if held_out is None or X_val is not None else len(held_out[1]))
+        training, held_out, targets, split_seed = self._divided(*request, earlier, random, factory)
+        n_rows = len(training.y) + (0 if held_out is None or X_val is not None else len(held_out.y))
+        X = training.X
+        objective = (
+            Supervised(targets, training, held_out)
+            if factory is None
+            else factory.objective(targets, training, held_out)
+        )
 
-        backbone, rows = self._resolve(X, weights) if earlier is None else self._resume(X)
+        backbone, rows = self._resolve(X, training.weights) if earlier is None else self._resume(X)
         untrained = self._is_untrained(backbone)
         begun = self._backbone_for(backbone.kind) if untrained else backbone.fingerprint
         preparation = backbone.preparation.with_options(max_length=plain(self.max_length), prompt=plain(self.prompt))
@@ -142,15 +170,14 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
             shift = source_shift(backbone, preparation, values, keep=resolve_cache(self.cache) is not None)
         # There is nothing in an untrained network worth keeping.
         depth = 0 if untrained else resolve_depth(self._depth_for(shift), backbone.find_stages(preparation))
-        training, validation = Examples(values, targets.encode(y), weights), None
+        values_val = None
         if held_out is not None:
             with about("X_val"):
-                _check_same_columns(X, held_out[0])
-                rows_val = read_rows(held_out[0], backbone.kind)
+                _check_same_columns(X, held_out.X)
+                rows_val = read_rows(held_out.X, backbone.kind)
                 self._refuse_texts_in_tables(backbone, rows_val)
                 values_val = preparation.read(rows_val.values)
-            validation = Examples(values_val, targets.encode(held_out[1]), held_out[2])
-        validates = validation is not None
+        validates = held_out is not None
         plan = self._plan(
             backbone, preparation, depth, untrained, shift, device, random, n_rows=n_rows, validates=validates
         )
@@ -163,7 +190,7 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
             observers: list[Any] = [EpochTasks(root, told, lambda: fitted)] if hasattr(self, "_skl_callbacks") else []
             return [*observers, ProgressBar(type(self).__name__)] if self.verbose else observers
 
-        made = tune(backbone, preparation, training, validation, targets, plan, earlier=earlier, watch=watch)
+        made = tune(backbone, preparation, values, values_val, objective, plan, earlier=earlier, watch=watch)
         # Nothing is set before all has gone well: a failed fit leaves the estimator as it was.
         fitted = {**self._fitted_attributes(backbone, preparation, targets, made.network), **columns}
         if earlier is None:
@@ -176,7 +203,11 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
             "stability_": made.stability,
             "source_shift_": shift,
             "stages_": made.network.stage_table(made.rates or plan.rates),
-            "lineage_": (*_lineage_of(backbone, from_random), self._step(y, depth, made.n_epochs, targets, shift)),
+            "lineage_": (
+                *_lineage_of(backbone, from_random),
+                self._step(len(training.y), depth, made.n_epochs, targets, shift)
+                | ({} if factory is None else dict(factory.lineage)),
+            ),
         }
         self._replace_fitted(fitted, gone=OF_COLUMNS)
         root.call_on_fit_task_end(**told)
@@ -206,16 +237,21 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         return device
 
     def _divided(
-        self, given: _Part, given_val: _Part, earlier: TunableNetwork | None, random: np.random.RandomState
-    ) -> tuple[_Part, _Part | None, Targets, int | None]:
-        """Check rows, targets and weights, and say which rows teach and which judge.
+        self,
+        given: _Part,
+        given_val: _Part,
+        earlier: TunableNetwork | None,
+        random: np.random.RandomState,
+        factory: ObjectiveFactory | None,
+    ) -> tuple[Samples, Samples | None, Targets, int | None]:
+        """Check rows, targets and weights, and say which rows are trained on and which choose the best epoch.
 
         Returns
         -------
-        training : tuple of rows, ndarray and ndarray
-            Rows, targets and weights, all above zero.
-        held_out : tuple of rows, ndarray and ndarray, or None
-            The same of the rows that judge; None without.
+        training : Samples
+            Rows of weight zero are left out.
+        held_out : Samples or None
+            The validation samples; None without.
         targets : Targets
             What the targets are.
         split_seed : int or None
@@ -224,22 +260,32 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         X, y, sample_weight = given
         y, weights = self._checked(X, y, sample_weight)
         class_weights = self._class_weights(y, weights, None if earlier is None else self._targets)
-        X, y, weights = _weighted(X, y, times(weights, _each(class_weights, y)))
-        targets = self._targets_of(y, weights, earlier)
+        all_rows = _weighted(X, y, times(weights, _each(class_weights, y)))
+        targets = factory.targets(all_rows) if factory is not None else self._targets_of(all_rows, earlier)
         split_seed: int | None = None if earlier is None else self._split_seed
         X_val, y_val, sample_weight_val = given_val
         if X_val is not None:
             with about("X_val, y_val or sample_weight_val"):
                 y_val, weights_val = self._checked(X_val, y_val, sample_weight_val)
-                X_val, y_val, weights_val = _weighted(X_val, y_val, times(weights_val, _each(class_weights, y_val)))
-            self._check_known(y_val, targets, "y_val")
-            return (X, y, weights), (X_val, y_val, weights_val), targets, split_seed
-        if not self._validates(y) or self.max_epochs == 0 or (earlier is None and self._is_solved(X)):
-            return (X, y, weights), None, targets, split_seed
+                held_out = _weighted(X_val, y_val, times(weights_val, _each(class_weights, y_val)))
+            self._check_known(held_out.y, targets, "y_val")
+            return all_rows, held_out, targets, split_seed
+        solved = earlier is None and factory is None and self._is_solved(all_rows.X)
+        if not self._validates(all_rows.y) or self.max_epochs == 0 or solved:
+            return all_rows, None, targets, split_seed
         drawn = int(random.randint(2**31 - 1))
-        split_seed = drawn if split_seed is None else split_seed  # rows that were trained on must not judge
-        X, X_val, y, y_val, weights, weights_val = self._split(X, y, weights, split_seed)
-        return (X, y, weights), (X_val, y_val, weights_val), targets, split_seed
+        split_seed = drawn if split_seed is None else split_seed  # validation samples are never trained on
+        training, held_out = self._split(all_rows, split_seed)
+        if factory is None:  # which may teach a class without a row
+            self._check_training(training.y, all_rows.y)
+        return training, held_out, targets, split_seed
+
+    def _targets_of(self, samples: Samples, earlier: TunableNetwork | None) -> Targets:
+        """Return what the targets are, those of the fit that is gone on from if there is one."""
+        raise NotImplementedError
+
+    def _check_training(self, y: np.ndarray, all_y: np.ndarray) -> None:
+        """Refuse training samples that lack what only validation samples have."""
 
     def _rows_in(self, X: Any, earlier: TunableNetwork | None) -> Any:
         """Bring rows into a container that can be indexed, and refuse one image, before any row is held back."""
@@ -289,7 +335,8 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         stages = backbone.find_stages(preparation.fitted_to(preparation.read(rows.values)))
         return resolve_depth(self.freeze_depth, stages) == len(stages)
 
-    def _split(self, X: Any, y: np.ndarray, weights: np.ndarray, seed: int) -> tuple[Any, ...]:
+    def _split(self, samples: Samples, seed: int) -> tuple[Samples, Samples]:
+        y = samples.y
         if len(y) < 2:
             raise ValueError(
                 "Of a single row none can be held back for validation. Set early_stopping=False, or give X_val."
@@ -300,13 +347,10 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
                 f"validation_fraction={self.validation_fraction} of {len(y)} rows holds back {n_held_out} of them, so that "
                 "none is left to learn from. Make it smaller, or set early_stopping=False."
             )
-        places = np.arange(len(y))
         training, held_out = train_test_split(
-            places, test_size=plain(self.validation_fraction), random_state=seed, stratify=self._strata(y)
+            np.arange(len(y)), test_size=plain(self.validation_fraction), random_state=seed, stratify=self._strata(y)
         )
-        training, held_out = np.sort(training), np.sort(held_out)
-        parts = [_safe_indexing(X, training), _safe_indexing(X, held_out)]
-        return *parts, y[training], y[held_out], weights[training], weights[held_out]
+        return samples.at(np.sort(training)), samples.at(np.sort(held_out))
 
     def _n_held_out(self, y: np.ndarray) -> int:
         held_out = plain(self.validation_fraction)
@@ -482,7 +526,7 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         return self._through(X, "embed").astype(np.float32, copy=False)
 
     @known_settings()
-    def _through(self, X: Any, part: str = "answer") -> np.ndarray:
+    def _through(self, X: Any, part: str = "scores") -> np.ndarray:
         """Run rows through the tuned network; with the cache, what is frozen runs once for each row."""
         check_is_fitted(self)
         self._validate_params()
@@ -530,7 +574,7 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
             return self.freeze_depth
         return 0 if shift is not None and shift > ALL_STAGES else _HALF
 
-    def _step(self, y: np.ndarray, depth: int, n_epochs: int, targets: Targets, shift: float | None) -> dict[str, Any]:
+    def _step(self, n_samples: int, depth: int, n_epochs: int, targets: Targets, shift: float | None) -> dict[str, Any]:
         """Describe this fit for the lineage."""
         return {
             "step": "fine-tuned",
@@ -538,7 +582,7 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
             "freeze_depth": depth,
             "source_shift": shift,
             "n_epochs": n_epochs,
-            "n_samples": len(y),
+            "n_samples": n_samples,
             "targets": targets.kind,
         }
 
@@ -631,14 +675,14 @@ def _each(class_weights: dict[Any, float], y: np.ndarray) -> np.ndarray:
     return np.array([class_weights.get(label, 1.0) for label in y.tolist()]) if class_weights else np.ones(len(y))
 
 
-def _weighted(X: Any, y: np.ndarray, weights: np.ndarray) -> tuple[Any, np.ndarray, np.ndarray]:
+def _weighted(X: Any, y: np.ndarray, weights: np.ndarray) -> Samples:
     """Leave out rows that have no weight, which is the same as no row, and bring the others' mean to 1."""
     kept = np.flatnonzero(weights)
     if not len(kept):
         raise ValueError("All sample weights are zero, so there is nothing to learn from.")
-    if len(kept) == len(weights):
-        return X, y, of_mean_one(weights)
-    return _safe_indexing(X, kept), y[kept], of_mean_one(weights[kept])
+    samples = Samples(X, y, weights, np.arange(len(y)))
+    samples = samples if len(kept) == len(weights) else samples.at(kept)
+    return replace(samples, weights=of_mean_one(samples.weights))
 
 
 def _lineage_of(backbone: Backbone, untrained: bool) -> tuple[dict[str, Any], ...]:

@@ -16,29 +16,6 @@ from sktransfer.training.tunable import StageRates
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Labelled rows.
-
-    Attributes
-    ----------
-    values : sequence
-        Rows as the preparation takes them.
-    codes : ndarray
-        Targets as `Targets.encode` gives them.
-    weights : ndarray of shape (n,)
-        Weights of the rows, all above zero.
-    """
-
-    values: Sequence[Any]
-    codes: np.ndarray
-    weights: np.ndarray
-
-    def at(self, places: np.ndarray) -> Examples:
-        """Return the rows at some places."""
-        return Examples([self.values[place] for place in places], self.codes[places], self.weights[places])
-
-
-@dataclass(frozen=True)
 class Plan:
     """What is trained, and how.
 

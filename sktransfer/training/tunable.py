@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from sktransfer.backbones.preparation import Inputs, Preparation
 from sktransfer.backbones.stages import Stage
 from sktransfer.backbones.trace import trace_forward
 from sktransfer.training.cut import Cut
+from sktransfer.training.objective import Outputs
 from sktransfer.training.rows import Chunk
 
 
@@ -77,7 +78,6 @@ class TunableNetwork(nn.Module):
         self.register_buffer("center", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(()))
         self.head = head
-        self.projection: nn.Linear | None = None
         self.fixed_norms = fixed_norms
         stages = backbone.find_stages(preparation)
         self.stage_names = tuple(stage.name for stage in stages)
@@ -191,25 +191,14 @@ class TunableNetwork(nn.Module):
                 layout = torch.channels_last if channels_last else torch.contiguous_format
                 parameter.data = parameter.data.contiguous(memory_format=layout)
 
-    def answer(self, chunk: Chunk) -> torch.Tensor:
-        """Return the head's outputs for rows."""
-        return self.head((self.embed(chunk) - self.center) / self.scale)
-
-    def forward(self, chunk: Chunk) -> torch.Tensor:
-        """Return what the loss is taken of: the head's outputs and, behind them, predictions of a teacher's features."""
-        if self.projection is None:
-            return self.answer(chunk)
+    def forward(self, chunk: Chunk) -> Outputs:
+        """Return the embeddings of rows as the head takes them, and the head's scores."""
         scaled = (self.embed(chunk) - self.center) / self.scale
-        return torch.cat([self.head(scaled), self.projection(scaled)], dim=1)
+        return Outputs(scaled, self.head(scaled))
 
-    def add_hints(self, n_hints: int) -> nn.Linear:
-        """Predict a teacher's features too, while the network is trained, and return what does so."""
-        self.projection = nn.Linear(len(self.center), n_hints)
-        return self.projection
-
-    def drop_hints(self) -> None:
-        """Predict a teacher's features no more."""
-        self.projection = None
+    def scores(self, chunk: Chunk) -> torch.Tensor:
+        """Return the head's scores of rows."""
+        return self(chunk).scores
 
     def representations(self, chunk: Chunk) -> dict[str, torch.Tensor]:
         """Return the pooled output of each stage behind the cut, in the mode that the network is in."""
@@ -226,26 +215,13 @@ class TunableNetwork(nn.Module):
         return dict(zip(self.stage_names[depth:], pooled, strict=True))
 
     def parameter_groups(self, rates: StageRates, weight_decay: float) -> list[dict[str, Any]]:
-        """Return groups for an optimizer: each stage at its rate, biases and normalisation without weight decay."""
-        groups: list[dict[str, Any]] = []
-        # A LayerNorm over several axes has weights of several dimensions.
-        norms = [one for one in self.modules() if "Norm" in type(one).__name__]
-        of_norms = {id(one) for norm in norms for one in norm.parameters(recurse=False)}
-
-        def add(name: str, parameters: Sequence[nn.Parameter], rate: float, decay: float) -> None:
-            for decays in (True, False):
-                chosen = [one for one in parameters if (one.ndim > 1 and id(one) not in of_norms) == decays]
-                if chosen:
-                    strength = decay if decays else 0.0
-                    groups.append({"name": name, "params": chosen, "lr": rate, "weight_decay": strength})
-
-        add("head", list(self.head.parameters()), rates.head, weight_decay)
-        if self.projection is not None:
-            add("projection", list(self.projection.parameters()), rates.head, weight_decay)
+        """Return groups for an optimizer: the head, and each stage at its rate."""
+        groups = parameter_groups("head", self.head, self.head.parameters(), rates.head, weight_decay)
         for place in range(self.cut.depth, len(self.stage_names)):
             before = {id(one) for one in self._before} if self.cut.depth else set()
             chosen = [one for one in self.stage_parameters[place] if id(one) not in before]
-            add(self.stage_names[place], chosen, rates.of_stage(place, len(self.stage_names)), weight_decay)
+            rate = rates.of_stage(place, len(self.stage_names))
+            groups += parameter_groups(self.stage_names[place], self, chosen, rate, weight_decay)
         return groups
 
     def stage_table(self, rates: StageRates) -> tuple[StageInfo, ...]:
@@ -276,6 +252,40 @@ class TunableNetwork(nn.Module):
         """Take what `tuned_state` gave."""
         self.to(next(iter(state.values())).dtype)
         self.load_state_dict(dict(state), strict=False)
+
+
+def parameter_groups(
+    name: str, module: nn.Module, parameters: Iterable[nn.Parameter], rate: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Return groups for an optimizer, where biases and normalisation have no weight decay.
+
+    Parameters
+    ----------
+    name : str
+        Name of the groups.
+    module : nn.Module
+        What the parameters are of.
+    parameters : iterable of nn.Parameter
+        What is trained.
+    rate : float
+        Peak learning rate.
+    weight_decay : float
+        Of all others.
+
+    Returns
+    -------
+    list of dict
+    """
+    # A LayerNorm over several axes has weights of several dimensions.
+    norms = [one for one in module.modules() if "Norm" in type(one).__name__]
+    of_norms = {id(one) for norm in norms for one in norm.parameters(recurse=False)}
+    parameters = list(parameters)
+    groups = []
+    for decays in (True, False):
+        chosen = [one for one in parameters if (one.ndim > 1 and id(one) not in of_norms) == decays]
+        if chosen:
+            groups.append({"name": name, "params": chosen, "lr": rate, "weight_decay": weight_decay if decays else 0.0})
+    return groups
 
 
 def _channels_last(tensor: torch.Tensor) -> torch.Tensor:
