@@ -223,11 +223,13 @@ def _settled_norms(module: nn.Module, n_rows: int) -> Iterator[None]:
 @contextmanager
 def _unmoved_statistics(module: nn.Module) -> Iterator[None]:
     """Let batch norm normalise by the batch, as in training, and not learn its statistics a second time."""
-    norms = [one for one in _training_norms(module) if one.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
+    # Without any statistics the pass would keep other tensors for its gradients than the first one.
+    known = [(one, one.momentum, one.num_batches_tracked) for one in _training_norms(module)]
+    for norm, _, count in known:
+        norm.momentum = 0.0
+        norm.num_batches_tracked = None if count is None else count.clone()
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, momentum, count in known:
+            norm.momentum, norm.num_batches_tracked = momentum, count
