@@ -86,10 +86,10 @@ def own_network(backbone: ModuleBackbone, seed: int, **settings: Any) -> FineTun
         backbone,
         freeze_depth=0,
         head_init="random",
-        backbone_lr_ratio=1.0,
+        head_lr_ratio=1.0,
         layer_decay=1.0,
         random_state=seed,
-        **settings,
+        **{"learning_rate": 1e-3, **settings},
     )
 
 
@@ -234,7 +234,7 @@ def few_label_tasks(data: Path, device: str) -> dict[str, Task]:
         return frame[2000:], frame[:2000]
 
     def student(seed: int, n_epochs: int = epochs) -> FineTunedClassifier:
-        settings = {"max_epochs": n_epochs, "batch_size": batch_size, "learning_rate": 3e-3, "backbone_lr_ratio": 1.0}
+        settings = {"max_epochs": n_epochs, "batch_size": batch_size, "learning_rate": 3e-3}
         return FineTunedClassifier("text-static", freeze_depth=0, random_state=seed, device=device, **settings)
 
     def run(frames: Callable[[], tuple[pd.DataFrame, pd.DataFrame]], labels_a_class: int, seed: int) -> Figures:

@@ -29,10 +29,11 @@ from sktransfer.tuned_estimator import TunedEstimator
 class FineTunedClassifier(ClassifierMixin, TunedEstimator):
     """Classify texts, images, table rows or series with a pretrained network that is tuned to them.
 
-    The stages of the network before `freeze_depth` stay as they are, and what they give is computed once for each row, whatever
-    the number of epochs, folds and candidates of a search. A copy of the others is trained together with a head. Defaults are
-    careful: the head starts from a probe, the network moves slowly and its lower stages more slowly, where there are
-    validation rows the start competes with every epoch, and where there are none a rehearsal says how far to go.
+    The stages of the network before `freeze_depth` stay as they are, and what they give is
+    computed once for each row, whatever the number of epochs, folds and candidates of a search. A
+    copy of the others is trained together with a head. By default a probe starts the head, and
+    stages are trained with discriminative learning rates, warm-up and cosine. With 1,000 rows or
+    more, validation keeps the best epoch, the start among them.
 
     Parameters
     ----------
@@ -41,16 +42,20 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         tune. With ``"auto"``, texts and images get the small network shipped with the package. For tables and series there is
         none that fits all: an untrained one (``"table-mlp"``, ``"series-cnn"``) is made for the rows and trained
         from scratch, all its stages at `learning_rate`, which is how a source is made; `lineage_` says so.
-    freeze_depth : int, float or "all", default=0.5
-        The stages before it are frozen: no gradient, no dropout, statistics of batch norm fixed. An int is a place in the list
-        of stages, from the end if negative: 0 trains all, -1 the last stage only. A float in [0, 1] is a share of
-        the stages. ``"all"`` freezes everything and trains the head alone; a linear head that starts as a probe is then done.
-        An untrained network has nothing worth keeping: all its stages are trained.
-    learning_rate : float, default=1e-3
-        Rate of a head that starts at random, at the height of the schedule.
-    backbone_lr_ratio : float or "auto", default="auto"
-        Rate of the top stage, as a share of `learning_rate`; ``"auto"`` is 0.1 for networks with attention, 0.3 for others.
-        A head that starts as a probe has learned already, and moves at this rate too.
+    freeze_depth : int, float, "all" or "auto", default="auto"
+        The stages before it are frozen: no gradient, no dropout, statistics of batch norm fixed.
+        An int is a place in the list of stages, from the end if negative: 0 trains all, -1 the
+        last stage only. A float in [0, 1] is a share of the stages. ``"all"`` freezes everything
+        and trains the head alone; a linear head that starts as a probe is then done. ``"auto"``
+        trains all stages where `source_shift_` is above 0.1, elsewhere the upper half. An
+        untrained network has nothing worth keeping: all its stages are trained.
+    learning_rate : float or "auto", default="auto"
+        Peak learning rate of the top stage that is trained. ``"auto"`` is 1e-4 for pretrained
+        networks that read texts, 3e-4 for others, and 1e-3 for untrained ones. A head that starts
+        as a probe is trained at the same rate.
+    head_lr_ratio : float, default=10
+        Learning rate of a head that starts at random, or on a network that is frozen, as a
+        multiple of `learning_rate`. In an untrained network it is 1.
     layer_decay : float, default=0.9
         Rate of each stage, as a share of that of the stage above it, in (0, 1].
     unfreeze_every : int or None, default=None
@@ -63,15 +68,16 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         What is put on the embedding. A module is copied; a callable gets the length of the embedding and the number of outputs,
         and returns a module. There is one output for two classes, otherwise one for each class, label or target.
     head_init : {"probe", "random"}, default="probe"
-        Where the head starts. ``"probe"`` fits it to the frozen embeddings of the training rows, with a penalty that
-        cross-validation chooses, so that a random head does not distort the network before it has learned something itself.
-        While the network is tuned, that penalty is ten times as strong, so that there is something left to learn, and one
-        factor for all scores makes up for it at the end. A head that is not linear is trained on the embeddings alone first,
-        for `max_epochs`.
+        Where the head starts. ``"probe"`` fits it to the frozen embeddings of the training rows,
+        with a penalty that cross-validation chooses, so that a random head does not distort the
+        network before it has learned something itself. Before stages are trained under it, its
+        scores are divided by a temperature at which the training loss is the cross-validated one:
+        otherwise there is next to no gradient. A head that is not linear is trained on the
+        embeddings alone first, for `max_epochs`.
     freeze_batch_norm : "auto" or bool, default="auto"
-        Whether batch norm keeps the statistics of pretraining in the stages that are trained; in frozen ones it always
-        does. ``"auto"`` does so with ``head_init="probe"``: the probe was fitted to embeddings with these statistics, and those
-        of few rows are poor ones. In an untrained network they are then learned.
+        Whether batch norm keeps the statistics of pretraining in the stages that are trained; in
+        frozen ones it always does. ``"auto"`` does so under a head that starts as a probe unless
+        `source_shift_` is above 0.35. In an untrained network they are learned.
     augment : "auto", callable or None, default=None
         Images only: a random change of each training image in each epoch, from a tensor (channels, height, width) to one of the
         same shape and type, such as a transform of ``torchvision.transforms.v2``. It sees what the network's preparation
@@ -90,8 +96,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
     optimizer : {"adamw", "adam", "sgd"}, default="adamw"
         ``"sgd"`` has a momentum of 0.9.
     weight_decay : float, default=0.01
-        Of the optimizer; biases and the weights of normalisation layers have none, nor has a head that starts as a probe: it
-        keeps the penalty of the probe.
+        Of the optimizer; biases and the weights of normalisation layers have none.
     warmup_ratio : float, default=0.1
         Share of all steps in which rates rise.
     lr_scheduler : {"cosine", "linear", "constant"}, default="cosine"
@@ -99,21 +104,17 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
     max_grad_norm : float or None, default=1.0
         Norm to which the gradient of a step is cut.
     early_stopping : "auto" or bool, default="auto"
-        Whether validation rows choose the epoch that is kept, the start among them. ``"auto"`` does so with `X_val`, or with
-        1,000 rows or more and enough of each class; otherwise the whole schedule is trained on all rows, see
-        `weight_interpolation`.
+        Whether validation rows choose the epoch that is kept, the start among them. ``"auto"``
+        does so with `X_val`, or with 1,000 rows or more and enough of each class; otherwise the
+        whole schedule is trained on all rows.
     validation_fraction : float or int, default=0.1
         Share or number of the rows that are held back for that where there is no `X_val`, in the same mix of classes.
     n_iter_no_change : int or None, default=5
         Epochs without a better validation loss after which training ends.
-    weight_interpolation : "auto" or float, default="auto"
-        Share of the way from the start of training to its end at which the weights that are kept lie: 1 is the end, 0 the
-        start. Only where stages of a pretrained network are trained under a head that starts as a probe, and not where
-        `warm_start` goes on or a teacher's answers are learned; elsewhere it is 1. Without validation rows ``"auto"``
-        rehearses: it trains on three quarters of the rows, and the others say whether half of the way is kept, or all or none
-        of it; then all rows are trained on. With fewer than some 32 rows, or four a class, it is half. With validation rows
-        the weights half way to those of the last epoch are one more candidate; a number other than 1 takes the place of the
-        half.
+    weight_interpolation : float, default=1
+        Coefficient, in [0, 1], with which the trained weights are interpolated with the initial
+        ones at the end (WiSE-FT): 1 keeps the trained ones, 0 the initial ones. Only for a
+        pretrained network under a head that starts as a probe, and not where `warm_start` goes on.
     stability_every : int or None, default=None
         Epochs between entries of `stability_`; None keeps no record.
     source_probe : tuple of (X, y) or None, default=None
@@ -154,13 +155,17 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
     modality_ : str
         Kind of row seen in `fit`.
     history_ : list of dict
-        One entry for each epoch, 0 for the start: ``epoch``, ``train_loss`` and ``valid_loss`` (None where there is none),
-        ``learning_rate`` (of the head, at the end of the epoch), ``seconds``, ``best`` (whether its weights are the ones kept),
-        ``share`` (how much of the way from the start to this epoch the weights lie that were judged or kept, see
-        `weight_interpolation`).
-        Under a head that starts as a probe, ``valid_loss`` is that of scores at the factor that suits them best.
+        One entry for each epoch, 0 for the start: ``epoch``, ``train_loss`` and ``valid_loss``
+        (None where there is none), ``learning_rate`` (of the head, at the end of the epoch),
+        ``seconds``, ``best`` (whether its weights are the ones kept).
     n_epochs_ : int
         Epochs that ran.
+    source_shift_ : float or None
+        How far the training rows are from those of the source: the divergence (Kullback-Leibler,
+        in nats) of what enters each batch norm from the statistics stored there, as normal
+        distributions; the median over channels, the mean over layers. Images like those of
+        pretraining have less than 0.1. None for networks without stored statistics (transformers)
+        and untrained ones.
     stages_ : tuple of StageInfo
         Name, number of weights, frozen or not, and learning rate of each stage.
     stability_ : StabilityRecord or None
@@ -207,9 +212,9 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         self,
         backbone="auto",
         *,
-        freeze_depth=0.5,
-        learning_rate=1e-3,
-        backbone_lr_ratio="auto",
+        freeze_depth="auto",
+        learning_rate="auto",
+        head_lr_ratio=10,
         layer_decay=0.9,
         unfreeze_every=None,
         l2_sp=0.0,
@@ -228,7 +233,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         early_stopping="auto",
         validation_fraction=0.1,
         n_iter_no_change=5,
-        weight_interpolation="auto",
+        weight_interpolation=1.0,
         stability_every=None,
         source_probe=None,
         pooling="auto",
@@ -246,7 +251,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         self.backbone = backbone
         self.freeze_depth = freeze_depth
         self.learning_rate = learning_rate
-        self.backbone_lr_ratio = backbone_lr_ratio
+        self.head_lr_ratio = head_lr_ratio
         self.layer_decay = layer_decay
         self.unfreeze_every = unfreeze_every
         self.l2_sp = l2_sp
@@ -504,16 +509,20 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         tune. With ``"auto"``, texts and images get the small network shipped with the package. For tables and series there is
         none that fits all: an untrained one (``"table-mlp"``, ``"series-cnn"``) is made for the rows and trained
         from scratch, all its stages at `learning_rate`, which is how a source is made; `lineage_` says so.
-    freeze_depth : int, float or "all", default=0.5
-        The stages before it are frozen: no gradient, no dropout, statistics of batch norm fixed. An int is a place in the list
-        of stages, from the end if negative: 0 trains all, -1 the last stage only. A float in [0, 1] is a share of
-        the stages. ``"all"`` freezes everything and trains the head alone; a linear head that starts as a probe is then done.
-        An untrained network has nothing worth keeping: all its stages are trained.
-    learning_rate : float, default=1e-3
-        Rate of a head that starts at random, at the height of the schedule.
-    backbone_lr_ratio : float or "auto", default="auto"
-        Rate of the top stage, as a share of `learning_rate`; ``"auto"`` is 0.1 for networks with attention, 0.3 for others.
-        A head that starts as a probe has learned already, and moves at this rate too.
+    freeze_depth : int, float, "all" or "auto", default="auto"
+        The stages before it are frozen: no gradient, no dropout, statistics of batch norm fixed.
+        An int is a place in the list of stages, from the end if negative: 0 trains all, -1 the
+        last stage only. A float in [0, 1] is a share of the stages. ``"all"`` freezes everything
+        and trains the head alone; a linear head that starts as a probe is then done. ``"auto"``
+        trains all stages where `source_shift_` is above 0.1, elsewhere the upper half. An
+        untrained network has nothing worth keeping: all its stages are trained.
+    learning_rate : float or "auto", default="auto"
+        Peak learning rate of the top stage that is trained. ``"auto"`` is 1e-4 for pretrained
+        networks that read texts, 3e-4 for others, and 1e-3 for untrained ones. A head that starts
+        as a probe is trained at the same rate.
+    head_lr_ratio : float, default=10
+        Learning rate of a head that starts at random, or on a network that is frozen, as a
+        multiple of `learning_rate`. In an untrained network it is 1.
     layer_decay : float, default=0.9
         Rate of each stage, as a share of that of the stage above it, in (0, 1].
     unfreeze_every : int or None, default=None
@@ -526,13 +535,16 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         What is put on the embedding. A module is copied; a callable gets the length of the embedding and the number of outputs,
         and returns a module. There is one output for two classes, otherwise one for each class, label or target.
     head_init : {"probe", "random"}, default="probe"
-        Where the head starts. ``"probe"`` fits it to the frozen embeddings of the training rows, with a penalty that
-        cross-validation chooses, so that a random head does not distort the network before it has learned something itself. A
-        head that is not linear is trained on the embeddings alone first, for `max_epochs`.
+        Where the head starts. ``"probe"`` fits it to the frozen embeddings of the training rows,
+        with a penalty that cross-validation chooses, so that a random head does not distort the
+        network before it has learned something itself. Before stages are trained under it, its
+        scores are divided by a temperature at which the training loss is the cross-validated one:
+        otherwise there is next to no gradient. A head that is not linear is trained on the
+        embeddings alone first, for `max_epochs`.
     freeze_batch_norm : "auto" or bool, default="auto"
-        Whether batch norm keeps the statistics of pretraining in the stages that are trained; in frozen ones it always
-        does. ``"auto"`` does so with ``head_init="probe"``: the probe was fitted to embeddings with these statistics, and those
-        of few rows are poor ones. In an untrained network they are then learned.
+        Whether batch norm keeps the statistics of pretraining in the stages that are trained; in
+        frozen ones it always does. ``"auto"`` does so under a head that starts as a probe unless
+        `source_shift_` is above 0.35. In an untrained network they are learned.
     augment : "auto", callable or None, default=None
         Images only: a random change of each training image in each epoch, from a tensor (channels, height, width) to one of the
         same shape and type, such as a transform of ``torchvision.transforms.v2``. It sees what the network's preparation
@@ -548,8 +560,7 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
     optimizer : {"adamw", "adam", "sgd"}, default="adamw"
         ``"sgd"`` has a momentum of 0.9.
     weight_decay : float, default=0.01
-        Of the optimizer; biases and the weights of normalisation layers have none, nor has a head that starts as a probe: it
-        keeps the penalty of the probe.
+        Of the optimizer; biases and the weights of normalisation layers have none.
     warmup_ratio : float, default=0.1
         Share of all steps in which rates rise.
     lr_scheduler : {"cosine", "linear", "constant"}, default="cosine"
@@ -563,14 +574,10 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         Share or number of the rows that are held back for that where there is no `X_val`.
     n_iter_no_change : int or None, default=5
         Epochs without a better validation loss after which training ends.
-    weight_interpolation : "auto" or float, default="auto"
-        Share of the way from the start of training to its end at which the weights that are kept lie: 1 is the end, 0 the
-        start. Only where stages of a pretrained network are trained under a head that starts as a probe, and not where
-        `warm_start` goes on or a teacher's answers are learned; elsewhere it is 1. Without validation rows ``"auto"``
-        rehearses: it trains on three quarters of the rows, and the others say whether half of the way is kept, or all or none
-        of it; then all rows are trained on. With fewer than some 32 rows, or four a class, it is half. With validation rows
-        the weights half way to those of the last epoch are one more candidate; a number other than 1 takes the place of the
-        half.
+    weight_interpolation : float, default=1
+        Coefficient, in [0, 1], with which the trained weights are interpolated with the initial
+        ones at the end (WiSE-FT): 1 keeps the trained ones, 0 the initial ones. Only for a
+        pretrained network under a head that starts as a probe, and not where `warm_start` goes on.
     stability_every : int or None, default=None
         Epochs between entries of `stability_`; None keeps no record.
     source_probe : tuple of (X, y) or None, default=None
@@ -609,12 +616,17 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
     modality_ : str
         Kind of row seen in `fit`.
     history_ : list of dict
-        One entry for each epoch, 0 for the start: ``epoch``, ``train_loss`` and ``valid_loss`` (None where there is none),
-        ``learning_rate`` (of the head, at the end of the epoch), ``seconds``, ``best`` (whether its weights are the ones kept),
-        ``share`` (how much of the way from the start to this epoch the weights lie that were judged or kept, see
-        `weight_interpolation`).
+        One entry for each epoch, 0 for the start: ``epoch``, ``train_loss`` and ``valid_loss``
+        (None where there is none), ``learning_rate`` (of the head, at the end of the epoch),
+        ``seconds``, ``best`` (whether its weights are the ones kept).
     n_epochs_ : int
         Epochs that ran.
+    source_shift_ : float or None
+        How far the training rows are from those of the source: the divergence (Kullback-Leibler,
+        in nats) of what enters each batch norm from the statistics stored there, as normal
+        distributions; the median over channels, the mean over layers. Images like those of
+        pretraining have less than 0.1. None for networks without stored statistics (transformers)
+        and untrained ones.
     stages_ : tuple of StageInfo
         Name, number of weights, frozen or not, and learning rate of each stage.
     stability_ : StabilityRecord or None
@@ -644,9 +656,9 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         self,
         backbone="auto",
         *,
-        freeze_depth=0.5,
-        learning_rate=1e-3,
-        backbone_lr_ratio="auto",
+        freeze_depth="auto",
+        learning_rate="auto",
+        head_lr_ratio=10,
         layer_decay=0.9,
         unfreeze_every=None,
         l2_sp=0.0,
@@ -664,7 +676,7 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         early_stopping="auto",
         validation_fraction=0.1,
         n_iter_no_change=5,
-        weight_interpolation="auto",
+        weight_interpolation=1.0,
         stability_every=None,
         source_probe=None,
         pooling="auto",
@@ -682,7 +694,7 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         self.backbone = backbone
         self.freeze_depth = freeze_depth
         self.learning_rate = learning_rate
-        self.backbone_lr_ratio = backbone_lr_ratio
+        self.head_lr_ratio = head_lr_ratio
         self.layer_decay = layer_decay
         self.unfreeze_every = unfreeze_every
         self.l2_sp = l2_sp

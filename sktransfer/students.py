@@ -207,8 +207,8 @@ class _TaughtMixin:
         table = np.column_stack([lesson.labelled.astype(float), codes, answers, hints])
         return Taught(own, replace(lesson.teaching, n_hints=hints.shape[1]), table)
 
-    def _step(self, y: np.ndarray, depth: int, n_epochs: int, targets: Any) -> dict[str, Any]:
-        step = super()._step(y, depth, n_epochs, targets)  # type: ignore[misc]
+    def _step(self, y: np.ndarray, depth: int, n_epochs: int, targets: Any, shift: float | None) -> dict[str, Any]:
+        step = super()._step(y, depth, n_epochs, targets, shift)  # type: ignore[misc]
         return {**step, "step": "distilled", **self._lesson.lineage}
 
 

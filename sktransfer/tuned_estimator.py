@@ -41,6 +41,7 @@ from sktransfer.training.plan import Examples, Plan
 from sktransfer.training.rows import NetworkRows
 from sktransfer.training.running import run_network
 from sktransfer.training.settings import LR_SCHEDULERS, OPTIMIZERS, Settings
+from sktransfer.training.source_shift import ALL_STAGES, LEARNED_NORMS, source_shift
 from sktransfer.training.stage_table import stages_html
 from sktransfer.training.targets import Targets
 from sktransfer.training.tunable import StageRates, TunableNetwork
@@ -50,7 +51,10 @@ from sktransfer.training.tuning import tune
 _UNTRAINED = {"table": "table-mlp", "series": "series-cnn"}
 _MANY_ROWS = 1000
 _EPOCHS, _FEW_EPOCHS = 20, 6
-_RATIO, _RATIO_WITH_ATTENTION = 0.3, 0.1
+# Of the top stage of a pretrained network, by what it reads; and of all stages of an untrained one.
+_LEARNING_RATES = {"text": 1e-4, "image": 3e-4, "table": 3e-4, "series": 3e-4}
+_UNTRAINED_RATE = 1e-3
+_HALF = 0.5
 _Part = tuple[Any, Any, Any]  # rows, targets, weights
 
 
@@ -64,8 +68,8 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
     _parameter_constraints: dict = {
         "backbone": "no_validation",
         "freeze_depth": "no_validation",
-        "learning_rate": [real(0, closed="right")],
-        "backbone_lr_ratio": [real(0), StrOptions({"auto"})],
+        "learning_rate": [real(0, closed="right"), StrOptions({"auto"})],
+        "head_lr_ratio": [real(0, closed="right")],
         "layer_decay": [real(0, 1, closed="right")],
         "unfreeze_every": [whole(1), None],
         "l2_sp": [real(0)],
@@ -83,7 +87,7 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         "early_stopping": [StrOptions({"auto"}), "boolean"],
         "validation_fraction": share_of_rows(),
         "n_iter_no_change": [whole(1), None],
-        "weight_interpolation": [StrOptions({"auto"}), real(0, 1)],
+        "weight_interpolation": [real(0, 1)],
         "stability_every": [whole(1), None],
         "source_probe": [tuple, list, None],
         "pooling": [StrOptions({"auto", *POOLINGS}), list, tuple],
@@ -133,8 +137,11 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         columns = self._columns_of(X, Rows(rows.kind, values))
         self._warn_of_columns(backbone, rows)
         preparation = preparation.fitted_to(values)
-        depth = resolve_depth(self.freeze_depth, backbone.find_stages(preparation))
-        depth = 0 if untrained else depth  # there is nothing in it worth keeping
+        shift = None
+        if not self._is_random(untrained):
+            shift = source_shift(backbone, preparation, values, keep=resolve_cache(self.cache) is not None)
+        # There is nothing in an untrained network worth keeping.
+        depth = 0 if untrained else resolve_depth(self._depth_for(shift), backbone.find_stages(preparation))
         training, validation = Examples(values, targets.encode(y), weights), None
         if held_out is not None:
             with about("X_val"):
@@ -143,8 +150,9 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
                 self._refuse_texts_in_tables(backbone, rows_val)
                 values_val = preparation.read(rows_val.values)
             validation = Examples(values_val, targets.encode(held_out[1]), held_out[2])
+        validates = validation is not None
         plan = self._plan(
-            backbone, preparation, depth, untrained, device, random, n_rows=n_rows, validates=validation is not None
+            backbone, preparation, depth, untrained, shift, device, random, n_rows=n_rows, validates=validates
         )
 
         root = self._init_callback_context(max_subtasks=plan.settings.max_epochs)
@@ -155,18 +163,7 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
             observers: list[Any] = [EpochTasks(root, told, lambda: fitted)] if hasattr(self, "_skl_callbacks") else []
             return [*observers, ProgressBar(type(self).__name__)] if self.verbose else observers
 
-        rehearsal = [ProgressBar(f"{type(self).__name__}, rehearsal")] if self.verbose else []
-        made = tune(
-            backbone,
-            preparation,
-            training,
-            validation,
-            targets,
-            plan,
-            earlier=earlier,
-            watch=watch,
-            rehearsal=rehearsal,
-        )
+        made = tune(backbone, preparation, training, validation, targets, plan, earlier=earlier, watch=watch)
         # Nothing is set before all has gone well: a failed fit leaves the estimator as it was.
         fitted = {**self._fitted_attributes(backbone, preparation, targets, made.network), **columns}
         if earlier is None:
@@ -177,8 +174,9 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
             "history_": made.history,
             "n_epochs_": made.n_epochs,
             "stability_": made.stability,
+            "source_shift_": shift,
             "stages_": made.network.stage_table(made.rates or plan.rates),
-            "lineage_": (*_lineage_of(backbone, from_random), self._step(y, depth, made.n_epochs, targets)),
+            "lineage_": (*_lineage_of(backbone, from_random), self._step(y, depth, made.n_epochs, targets, shift)),
         }
         self._replace_fitted(fitted, gone=OF_COLUMNS)
         root.call_on_fit_task_end(**told)
@@ -370,6 +368,7 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         preparation: Any,
         depth: int,
         untrained: bool,
+        shift: float | None,
         device: torch.device,
         random: np.random.RandomState,
         *,
@@ -399,22 +398,24 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
             autocast=autocast,
         )
         head_init = "random" if untrained else own.head_init
-        fixed_norms = head_init == "probe" if own.freeze_batch_norm == "auto" else bool(own.freeze_batch_norm)
-        ratio = _ratio_for(backbone) if own.backbone_lr_ratio == "auto" else own.backbone_lr_ratio
-        ratio, decay = (1.0, 1.0) if untrained else (ratio, own.layer_decay)
+        fixed_norms = own.freeze_batch_norm
+        if isinstance(fixed_norms, str):
+            fixed_norms = head_init == "probe" and (shift is None or shift <= LEARNED_NORMS)
+        all_frozen = depth == len(backbone.find_stages(preparation))
+        rates, new_head_rate = self._rates(backbone.kind, head_init, untrained, all_frozen=all_frozen)
         source = None
         if self.source_probe is not None:
             X_source, y_source = self.source_probe
             with about("source_probe"):
                 source = preparation.read(read_rows(X_source, backbone.kind).values), column_or_1d(y_source)
-        share = None if isinstance(own.weight_interpolation, str) else float(own.weight_interpolation)
         fresh = None
         if untrained:
             name = self._backbone_for(backbone.kind)
             fresh = partial(architectures.untrained, name, backbone.preparation)
         return Plan(
             depth=depth,
-            rates=StageRates(own.learning_rate, ratio, decay),
+            rates=rates,
+            new_head_rate=new_head_rate,
             settings=settings,
             run=run,
             weight_decay=own.weight_decay,
@@ -427,9 +428,20 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
             stability_every=own.stability_every,
             source=source,
             untrained=fresh,
-            fixed_norms=fixed_norms,
-            interpolation=1.0 if from_random else share,
+            fixed_norms=bool(fixed_norms),
+            interpolation=1.0 if from_random else float(own.weight_interpolation),
         )
+
+    def _rates(self, kind: str, head_init: str, untrained: bool, *, all_frozen: bool) -> tuple[StageRates, float]:
+        """Return the rates of stages and head, and the one of a head that starts at random."""
+        own = plain_parameters(self)
+        rate = own.learning_rate
+        if isinstance(rate, str):
+            rate = _UNTRAINED_RATE if self._is_random(untrained) else _LEARNING_RATES[kind]
+        of_new_head = rate if untrained else rate * own.head_lr_ratio
+        # Where all is frozen there is nothing under the head that its steps could distort.
+        of_head = rate if head_init == "probe" and not all_frozen else of_new_head
+        return StageRates(of_head, rate, 1.0 if untrained else own.layer_decay), of_new_head
 
     def _fitted_attributes(
         self, backbone: Backbone, preparation: Any, targets: Targets, network: TunableNetwork
@@ -509,14 +521,22 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         return hasattr(self, "_network")
 
     def _html_repr(self) -> str:
-        return estimator_html_repr(self) + (stages_html(self.stages_) if hasattr(self, "stages_") else "")
+        shown = stages_html(self.stages_, self.source_shift_) if hasattr(self, "stages_") else ""
+        return estimator_html_repr(self) + shown
 
-    def _step(self, y: np.ndarray, depth: int, n_epochs: int, targets: Targets) -> dict[str, Any]:
+    def _depth_for(self, shift: float | None) -> Any:
+        """Return the depth to freeze to; all stages are trained where the rows are far from the source's."""
+        if self.freeze_depth != "auto":
+            return self.freeze_depth
+        return 0 if shift is not None and shift > ALL_STAGES else _HALF
+
+    def _step(self, y: np.ndarray, depth: int, n_epochs: int, targets: Targets, shift: float | None) -> dict[str, Any]:
         """Describe this fit for the lineage."""
         return {
             "step": "fine-tuned",
             "estimator": type(self).__name__,
             "freeze_depth": depth,
+            "source_shift": shift,
             "n_epochs": n_epochs,
             "n_samples": len(y),
             "targets": targets.kind,
@@ -570,12 +590,6 @@ class _Once:
             if self._made is None:
                 self._made = make()
             return self._made
-
-
-def _ratio_for(backbone: Backbone) -> float:
-    """Return the rate of the top stage as a share of a new head's: attention is spoilt more easily than layers without it."""
-    attends = any("attention" in type(module).__name__.lower() for module in backbone.network_to_read().modules())
-    return _RATIO_WITH_ATTENTION if attends else _RATIO
 
 
 def _check_source(source_probe: Any) -> None:

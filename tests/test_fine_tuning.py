@@ -30,7 +30,7 @@ from sktransfer import (
     PretrainedFeatureExtractor,
     tuned_estimator,
 )
-from sktransfer.training import probe, restraint
+from sktransfer.training import probe
 
 
 def make_module():
@@ -194,7 +194,9 @@ def test_the_start_competes_and_the_best_epoch_is_kept(backbone, table):
 
 def test_the_kept_weights_are_those_of_the_best_epoch(backbone, table):
     X, y = table
-    model = quick(backbone, learning_rate=0.03, max_epochs=25, n_iter_no_change=None, head_init="random")
+    model = quick(
+        backbone, learning_rate=0.03, max_epochs=25, n_iter_no_change=None, head_lr_ratio=1, head_init="random"
+    )
     model.fit(X[:40], y[:40], X_val=X[40:], y_val=y[40:])
     losses = [row["valid_loss"] for row in model.history_]
     best = int(np.argmin(losses))
@@ -342,10 +344,8 @@ def test_the_seed_decides_the_result(tmp_path, parameters):
     assert np.abs(scores(one) - scores(3)).max() > 1e-6
 
 
-@pytest.mark.parametrize(
-    "head_init, learnt", [("random", 0.9), ("probe", 0.7)]
-)  # half of the way is kept under a probe
-def test_random_labels_are_guessed_at_chance_whatever_was_fitted_before(head_init, learnt):
+@pytest.mark.parametrize("head_init", ["random", "probe"])
+def test_random_labels_are_guessed_at_chance_whatever_was_fitted_before(head_init):
     generator = np.random.default_rng(0)
     X, y = generator.normal(size=(60, 6)), generator.integers(0, 2, 60)
     module = seeded(make_module)
@@ -355,12 +355,12 @@ def test_random_labels_are_guessed_at_chance_whatever_was_fitted_before(head_ini
         freeze_depth=0,
         max_epochs=80,
         learning_rate=0.03,
-        backbone_lr_ratio=1.0,
+        head_lr_ratio=1,
         layer_decay=1.0,
         head_init=head_init,
         random_state=0,
     )
-    assert model.fit(X, y).score(X, y) > learnt, "it must be able to learn the labels by heart"
+    assert model.fit(X, y).score(X, y) > 0.9, "it must be able to memorise the labels"
     fresh = cross_val_score(clone(model), X, y, cv=5)
     assert abs(fresh.mean() - 0.5) < 0.15
     np.testing.assert_array_equal(cross_val_score(model, X, y, cv=5), fresh)
@@ -853,18 +853,6 @@ def test_a_warm_start_may_lack_a_class_that_class_weight_names(backbone, table):
 
 
 # What surrounds a fit
-
-
-def test_an_interrupt_after_the_last_epoch(backbone, table, monkeypatch):
-    def stop(*args, **kwargs):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(restraint, "_surest", stop)
-    X, y = make_classification(300, 6, n_informative=4, n_classes=3, random_state=0)
-    model = quick(backbone, learning_rate=0.01)
-    with pytest.raises(KeyboardInterrupt):
-        model.fit(X[:150], y[:150], X_val=X[150:], y_val=y[150:])
-    assert not hasattr(model, "n_epochs_")
 
 
 def test_scores_of_each_epoch_on_a_frame_without_a_warning(backbone, table):

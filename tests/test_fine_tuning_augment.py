@@ -79,7 +79,7 @@ def test_mirrored_images_can_not_be_told_apart_by_side(backbone, images):
     quick = {
         "learning_rate": 0.03,
         "max_epochs": 20,
-        "backbone_lr_ratio": 1.0,
+        "head_lr_ratio": 1,
         "freeze_depth": 0,
         "head_init": "random",
     }

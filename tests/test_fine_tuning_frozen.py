@@ -74,8 +74,8 @@ def test_convolutional_networks_of_torchvision(name, depth, monkeypatch):
     assert any("running_mean" in one for one in moved) or resolved == n_stages - 1
 
 
-@pytest.mark.parametrize("parameters, fixed", [({}, True), ({"head_init": "random"}, False)])
-def test_statistics_of_trained_stages_stay_where_the_head_starts_as_a_probe(parameters, fixed, monkeypatch):
+@pytest.mark.parametrize("parameters, fixed", [({"freeze_batch_norm": True}, True), ({}, False)])
+def test_statistics_of_trained_stages_stay_where_that_is_asked_for(parameters, fixed, monkeypatch):
     import torchvision
 
     steps = spied(monkeypatch)

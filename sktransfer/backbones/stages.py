@@ -157,10 +157,10 @@ def check_depth(freeze_depth: Any) -> None:
     Raises
     ------
     ValueError
-        If it is neither a whole number, nor a share, nor "all".
+        If it is neither a whole number, nor a share, nor "all", nor "auto".
     """
-    if not _is_depth(freeze_depth):
-        raise _no_depth(freeze_depth, " (a place in the list of stages, from the end if negative)", "")
+    if not _is_depth(freeze_depth) and not (isinstance(freeze_depth, str) and freeze_depth == "auto"):
+        raise _no_depth(freeze_depth, " (a place in the list of stages, from the end if negative)", "", auto=True)
 
 
 def _is_depth(freeze_depth: Any) -> bool:
@@ -172,10 +172,11 @@ def _is_depth(freeze_depth: Any) -> bool:
     )
 
 
-def _no_depth(freeze_depth: Any, which: str, stages: str) -> ValueError:
+def _no_depth(freeze_depth: Any, which: str, stages: str, *, auto: bool = False) -> ValueError:
     way_out = " Use 0 to train all of them, 'all' to train none." if freeze_depth is None else ""
+    names = ", 'all' or 'auto'" if auto else " or 'all'"
     return ValueError(
-        f"freeze_depth must be an int{which}, a float in [0.0, 1.0] (a share of the stages) or 'all'.{stages}{way_out} Got "
+        f"freeze_depth must be an int{which}, a float in [0.0, 1.0] (a share of the stages){names}.{stages}{way_out} Got "
         f"{freeze_depth!r} instead."
     )
 

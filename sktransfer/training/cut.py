@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -61,12 +61,6 @@ class Cut:
     def frozen_layers(self) -> tuple[int, ...]:
         """Those of `layers` that the part behind the cut can't give."""
         return tuple(layer for layer in self.layers or () if layer < self.prefix_depth)
-
-    def again(self, preparation: Preparation) -> Cut:
-        """Return the same cut with a copy of its own of what is trained; each cut is for one network."""
-        if self.split is None:
-            return self
-        return replace(self, split=self.backbone.split(self.prefix_depth, preparation))
 
     def readout(self, layers: Sequence[int] | None = None) -> Readout:
         """Say what the frozen network gives: the embedding, or the pooled outputs of some stages."""

@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -24,9 +24,6 @@ from sktransfer.runtime.global_settings import known_settings
 from sktransfer.runtime.kernels import training_kernels_for
 from sktransfer.runtime.seeding import preserved_generators
 from sktransfer.training.settings import Settings
-
-# From outputs, targets and weights of rows to a number.
-Judgement = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], float]
 
 
 class BatchSource(Protocol):
@@ -71,8 +68,7 @@ class Training:
     ----------
     history : list of dict
         One entry for each epoch, the start among them: ``epoch``, ``train_loss``, ``valid_loss``, ``learning_rate`` (of the
-        head at the end of the epoch), ``seconds``, ``best`` (whether the weights are those of this epoch), ``share`` (how much
-        of the way from the start to this epoch the weights lie whose validation loss this is).
+        head at the end of the epoch), ``seconds``, ``best`` (whether the weights are those of this epoch).
     n_epochs : int
         Epochs that ran.
     """
@@ -92,7 +88,6 @@ def history_entry(
         "learning_rate": rate,
         "seconds": seconds,
         "best": False,
-        "share": 1.0,
     }
 
 
@@ -128,10 +123,7 @@ def train(
     validation: Labelled | None = None,
     sample: BatchSource | None = None,
     penalty: Callable[[], torch.Tensor] | None = None,
-    judge: Judgement | None = None,
-    rival: Callable[[], AbstractContextManager[float]] | None = None,
     observers: Sequence[Observer] = (),
-    tell: bool = True,
 ) -> Training:
     """Train a module in place.
 
@@ -155,15 +147,8 @@ def train(
         the loss of a step is that of the weights before it.
     penalty : callable, optional
         Gives a term that is added to the loss of every step.
-    judge : callable, optional
-        From outputs, targets and weights of all validation rows to what is lowest for the best epoch; the mean loss if None.
-    rival : callable, optional
-        Puts other weights into the module for as long as it is entered, and gives the share of the way from the start at
-        which they lie. Those of the last epoch compete with the weights of each, where there is `validation`.
     observers : sequence of Observer
         Told of epochs and steps.
-    tell : bool, default=True
-        Whether to warn of what ended the training early.
 
     Returns
     -------
@@ -177,25 +162,24 @@ def train(
     """
     module.to(settings.device, settings.dtype)
     result = Training()
-    net = _Net(module, data, loss, groups, settings, validation, sample, penalty, judge, observers)
+    net = _Net(module, data, loss, groups, settings, validation, sample, penalty, observers)
     keeper = _Keeper(module)
-    watcher = _Judge(result, keeper, settings, rival if validation is not None else None, observers)
-    net.callbacks = [("rates", _Rates(settings)), ("judge", watcher)]
+    monitor = _Monitor(result, keeper, settings, observers)
+    net.callbacks = [("rates", _Rates(settings)), ("monitor", monitor)]
     # Dropout draws from torch's global generator.
     with known_settings(), preserved_generators(seed=settings.seed), torch.enable_grad():
         try:
             net.initialize()
-            watcher.start(net)
+            monitor.start(net)
             net.fit_loop(data.rows)
         except _Enough:
             pass
         except _Diverged as error:
             keeper.restore()
-            if tell:
-                _warn(
-                    f"The loss became NaN or infinite in epoch {error.epoch}, so training stopped; the weights are those of "
-                    f"epoch {keeper.epoch}. Try a smaller learning_rate, a tenth of it say, or a smaller backbone_lr_ratio."
-                )
+            _warn(
+                f"The loss became NaN or infinite in epoch {error.epoch}, so training stopped; the weights are those of "
+                f"epoch {keeper.epoch}. Try a smaller learning_rate, a tenth of it say."
+            )
         finally:
             module.zero_grad(set_to_none=True)
             module.to("cpu").eval()
@@ -218,25 +202,18 @@ def evaluate(
     data: Labelled,
     loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     settings: Settings,
-    judge: Judgement | None = None,
 ) -> float:
-    """Return the weighted mean loss of a module in eval mode, or what `judge` makes of its outputs."""
+    """Return the weighted mean loss of a module in eval mode."""
     training = module.training
     module.eval()
-    total, parts, order = 0.0, [], []
+    total = 0.0
     try:
         with torch.no_grad(), training_kernels_for(settings.device, settings.dtype) or nullcontext():
             for places, outputs in run_in_parts(module, data.rows, settings.device, settings.dtype):
-                if judge is not None:
-                    parts.append(outputs.cpu())
-                    order.extend(places)
-                    continue
                 losses = loss(outputs, _on(data.targets[places], outputs))
                 total += float((losses * _on(data.weights[places], losses)).sum())
     finally:
         module.train(training)
-    if judge is not None:
-        return judge(torch.cat(parts), data.targets[order], data.weights[order])
     return total / float(data.weights.sum())
 
 
@@ -354,7 +331,7 @@ class _Rates(Callback):
         self.step += 1
 
 
-class _Judge(Callback):
+class _Monitor(Callback):
     """Writes the history, keeps the best weights, ends the training, tells observers."""
 
     def __init__(
@@ -362,13 +339,11 @@ class _Judge(Callback):
         result: Training,
         keeper: _Keeper,
         settings: Settings,
-        rival: Callable[[], AbstractContextManager[float]] | None,
         observers: Sequence[Observer],
     ):
         self.result = result
         self.keeper = keeper
         self.settings = settings
-        self.rival = rival
         self.observers = observers
 
     def start(self, net: _Net) -> None:
@@ -423,23 +398,10 @@ class _Judge(Callback):
         for observer in self.observers:
             stop = bool(observer.on_epoch_end(epoch, entry)) or stop
         if stop or epoch == self.settings.max_epochs:
-            self._let_rival_compete(net, entry)
             for observer in self.observers:
                 observer.on_last_epoch(epoch)
         if stop:
             raise _Enough
-
-    def _let_rival_compete(self, net: Any, entry: dict[str, Any]) -> None:
-        """Judge the rival of the last epoch; those of epochs at high rates would win by the luck of the draw."""
-        if self.rival is None:
-            return
-        began = time.perf_counter()
-        with self.rival() as share:
-            loss = net.validate()
-            if loss < entry["valid_loss"]:
-                entry |= {"valid_loss": loss, "share": share}
-                self._keep_if_best(loss, entry["epoch"])
-        entry["seconds"] += time.perf_counter() - began
 
     def _keep_if_best(self, loss: float, epoch: int) -> bool:
         if loss < self.best:
@@ -462,7 +424,6 @@ class _Net(skorch.NeuralNet):
         validation: Labelled | None,
         sample: BatchSource | None,
         penalty: Callable[[], torch.Tensor] | None,
-        judge: Judgement | None,
         observers: Sequence[Observer],
     ):
         super().__init__(
@@ -482,7 +443,6 @@ class _Net(skorch.NeuralNet):
         self.validation = validation
         self.sample = sample
         self.penalty = penalty
-        self.judge = judge
         self.observers = observers
         # Weighted rows count for themselves alone: over the mean weight of all, not of the batch.
         self.mean_weight = float(data.weights.mean())
@@ -586,7 +546,7 @@ class _Net(skorch.NeuralNet):
     def validate(self) -> float | None:
         if self.validation is None:
             return None
-        return evaluate(self.module_, self.validation, self.loss, self.settings, self.judge)
+        return evaluate(self.module_, self.validation, self.loss, self.settings)
 
 
 class _Batches:

@@ -72,8 +72,11 @@ class Plan:
         Makes the network with other random weights, where it is an untrained one; None for a pretrained one.
     fixed_norms : bool
         Whether batch norm keeps its statistics in the trained stages too.
-    interpolation : float or None
-        Share of the way from start to end at which the weights that are kept lie; None finds out.
+    interpolation : float
+        Coefficient of the trained weights where those that are kept are interpolated with the initial ones; 1 keeps
+        the trained ones.
+    new_head_rate : float
+        Rate of a head that starts at random.
     """
 
     depth: int
@@ -91,4 +94,5 @@ class Plan:
     source: tuple[Sequence[Any], np.ndarray] | None
     untrained: Callable[[], nn.Module] | None = None
     fixed_norms: bool = False
-    interpolation: float | None = None
+    interpolation: float = 1.0
+    new_head_rate: float = 1e-3

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression, Ridge
 from threadpoolctl import threadpool_limits
 
@@ -22,6 +24,7 @@ _MANY_ROWS = 2000
 # For each row: with more, folds tell little, and scikit-learn warns of numbers taken for classes.
 _MOST_CLASSES = 0.4
 _KEPT = 32
+_HIGHEST_TEMPERATURE = 100.0
 
 
 @dataclass(frozen=True)
@@ -34,11 +37,15 @@ class LinearProbe:
     bias : ndarray of shape (n_outputs,)
     penalty : float
         The probe is where the weighted mean loss of rows plus half of this times the squared norm of `weight` is lowest.
+    temperature : float, default=1.0
+        Scores divided by it have the loss on the training rows that cross-validation found on held-out rows. 1 where
+        there was no cross-validation, and for numbers.
     """
 
     weight: np.ndarray
     bias: np.ndarray
     penalty: float
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -123,10 +130,9 @@ def _remembered(
     vectors: np.ndarray,
     targets: np.ndarray,
     weights: np.ndarray,
-    penalty: float | None = None,
 ) -> LinearProbe:
     """Fit a probe to distinct rows, or return it if it is among the last few."""
-    content = repr(penalty).encode() + b"".join(
+    content = b"".join(
         repr((part.shape, part.dtype.str)).encode() + np.ascontiguousarray(part).tobytes()
         for part in (vectors, targets, weights)
     )
@@ -146,43 +152,6 @@ def _remembered(
     return probe
 
 
-def probe_at(
-    penalty: float,
-    vectors: np.ndarray,
-    targets: np.ndarray,
-    weights: np.ndarray,
-    kind: str,
-    n_classes: int | None = None,
-) -> LinearProbe:
-    """Fit a probe of classes or labels with a given penalty; the last few are kept.
-
-    Parameters
-    ----------
-    penalty : float
-        As in `LinearProbe`, above 0.
-    vectors, targets, weights, kind, n_classes
-        As for `fit_probe`.
-
-    Returns
-    -------
-    LinearProbe
-    """
-    if kind == "classes" and n_classes is not None:
-        present, codes = np.unique(targets, return_inverse=True)
-        if len(present) < n_classes:
-            probe = None if len(present) == 1 else probe_at(penalty, vectors, codes, weights, kind)
-            return _with_absent(probe, present, n_classes, vectors.shape)
-
-    def fit(vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LinearProbe:
-        if kind == "classes":
-            model = LogisticRegression(C=1 / (penalty * weights.sum()), max_iter=1000).fit(vectors, targets, weights)
-            return LinearProbe(model.coef_, model.intercept_, penalty)
-        strength = 1 / (penalty * weights.sum() * targets.shape[1])
-        return _labels_at(strength, vectors, targets.T.astype(np.int64), weights)
-
-    return _remembered(kind, fit, vectors, targets, weights, penalty)
-
-
 def _with_absent(probe: LinearProbe | None, present: np.ndarray, n_classes: int, shape: tuple[int, ...]) -> LinearProbe:
     """Give a probe classes that had no row, as improbable as the number of rows makes them (Laplace)."""
     n_rows, n_features = shape
@@ -192,10 +161,10 @@ def _with_absent(probe: LinearProbe | None, present: np.ndarray, n_classes: int,
         rows[present] = np.outer([-0.5, 0.5], probe.weight[0]) if one else probe.weight
         bias[present] = np.array([-0.5, 0.5]) * probe.bias[0] if one else probe.bias
     bias[np.setdiff1d(np.arange(n_classes), present)] = bias[present].min() - np.log(n_rows + 1)
-    penalty = 0.0 if probe is None else probe.penalty
+    penalty, temperature = (0.0, 1.0) if probe is None else (probe.penalty, probe.temperature)
     if n_classes == 2:
-        return LinearProbe(rows[1:] - rows[:1], bias[1:] - bias[:1], penalty)
-    return LinearProbe(rows, bias, penalty)
+        return LinearProbe(rows[1:] - rows[:1], bias[1:] - bias[:1], penalty, temperature)
+    return LinearProbe(rows, bias, penalty, temperature)
 
 
 def _distinct(
@@ -208,11 +177,11 @@ def _distinct(
     return vectors[first], targets[first], weights / weights.mean()
 
 
-def _folds(order: np.ndarray, judges: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield masks of the rows to learn from and places of those that judge, dealing rows out in their order."""
+def _folds(order: np.ndarray, may_be_held_out: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield masks of the rows to learn from and indices of those held out, dealing rows out in their order."""
     fold = np.empty(len(order), int)
     fold[order] = np.arange(len(order)) % _N_FOLDS
-    fold[~judges] = -1
+    fold[~may_be_held_out] = -1
     for number in range(1 if len(order) >= _MANY_ROWS else _N_FOLDS):
         held_out = np.flatnonzero(fold == number)
         if len(held_out):
@@ -224,11 +193,11 @@ def _best(losses: np.ndarray) -> float:
     return _USUAL if np.ptp(losses) == 0 else PRIOR_VARIANCES[int(losses.argmin())]
 
 
-def _class_losses(vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the loss in other folds for each strength of the penalty."""
-    losses, counts = np.zeros(len(PRIOR_VARIANCES)), np.bincount(targets)
+def _class_losses(vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, float]:
+    """Return the sum of held-out losses for each strength of the penalty, and the weight of the rows in it."""
+    losses, counts, total = np.zeros(len(PRIOR_VARIANCES)), np.bincount(targets), 0.0
     if len(counts) > _MOST_CLASSES * len(targets):
-        return losses
+        return losses, total
     # The only row of a class is there to learn from.
     for learned, held_out in _folds(np.argsort(targets, kind="stable"), counts[targets] > 1):
         model = LogisticRegression(tol=1e-3, max_iter=1000, warm_start=True)
@@ -236,32 +205,59 @@ def _class_losses(vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray)
             model.set_params(C=variance / vectors.shape[1]).fit(vectors[learned], targets[learned], weights[learned])
             told = model.predict_proba(vectors[held_out])[np.arange(len(held_out)), targets[held_out]]
             losses[place] -= weights[held_out] @ np.log(np.maximum(told, 1e-40))
-    return losses
+        total += float(weights[held_out].sum())
+    return losses, total
+
+
+def _temperature(training_loss: Callable[[float], float], losses: np.ndarray, total: float) -> float:
+    """Return what scores are divided by for the training loss to be the lowest held-out loss (Guo et al. 2017)."""
+    if not total:
+        return 1.0
+
+    def excess(logarithm: float) -> float:
+        return training_loss(float(np.exp(logarithm))) - float(losses.min()) / total
+
+    most = float(np.log(_HIGHEST_TEMPERATURE))
+    if excess(0.0) >= 0:
+        return 1.0
+    return _HIGHEST_TEMPERATURE if excess(most) <= 0 else float(np.exp(brentq(excess, 0.0, most, xtol=1e-3)))
 
 
 def _fit_classes(vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LinearProbe:
-    strength = _best(_class_losses(vectors, targets, weights)) / vectors.shape[1]
+    losses, total = _class_losses(vectors, targets, weights)
+    strength = _best(losses) / vectors.shape[1]
     model = LogisticRegression(C=strength, max_iter=1000).fit(vectors, targets, weights)
-    return LinearProbe(model.coef_, model.intercept_, 1 / (strength * weights.sum()))
+    scores = model.decision_function(vectors)
+    scores = np.column_stack([np.zeros(len(scores)), scores]) if scores.ndim == 1 else scores
+
+    def training_loss(temperature: float) -> float:
+        losses = -log_softmax(scores / temperature, axis=1)[np.arange(len(targets)), targets]
+        return float(np.average(losses, weights=weights))
+
+    temperature = _temperature(training_loss, losses, total)
+    return LinearProbe(model.coef_, model.intercept_, 1 / (strength * weights.sum()), temperature)
 
 
 def _fit_labels(vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LinearProbe:
     columns = targets.T.astype(np.int64)
     mixed = [place for place, column in enumerate(columns) if column.min() != column.max()]
-    losses = sum((_class_losses(vectors, columns[place], weights) for place in mixed), np.zeros(len(PRIOR_VARIANCES)))
-    return _labels_at(_best(losses) / vectors.shape[1], vectors, columns, weights)
-
-
-def _labels_at(strength: float, vectors: np.ndarray, columns: np.ndarray, weights: np.ndarray) -> LinearProbe:
-    mixed = [place for place, column in enumerate(columns) if column.min() != column.max()]
-    # Labels that are all alike: as sure as the number of rows allows (Laplace).
+    found = [_class_losses(vectors, columns[place], weights) for place in mixed]
+    losses = sum((one for one, _ in found), np.zeros(len(PRIOR_VARIANCES)))
+    strength = _best(losses) / vectors.shape[1]
+    # Labels that are all alike: as confident as the number of rows allows (Laplace).
     bias = (2.0 * columns[:, 0] - 1) * np.log(weights.sum() + 1)
     rows = np.zeros((len(columns), vectors.shape[1]))
     for place in mixed:
         model = LogisticRegression(C=strength, max_iter=1000).fit(vectors, columns[place], weights)
         rows[place], bias[place] = model.coef_[0], model.intercept_[0]
+    signed = (1 - 2 * targets[:, mixed]) * (vectors @ rows[mixed].T + bias[mixed])
+
+    def training_loss(temperature: float) -> float:
+        return float(np.average(np.logaddexp(0, signed / temperature).mean(axis=1), weights=weights))
+
+    temperature = _temperature(training_loss, losses, sum(total for _, total in found))
     # The loss of a row is the mean over its labels.
-    return LinearProbe(rows, bias, 1 / (strength * weights.sum() * len(columns)))
+    return LinearProbe(rows, bias, 1 / (strength * weights.sum() * len(columns)), temperature)
 
 
 def _fit_numbers(vectors: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> LinearProbe:

@@ -167,14 +167,14 @@ class NetworkRows:
         for places, items in zip(batches, prepared, strict=True):
             yield self._chunks(list(places), items)
 
-    def in_order(self, places: Sequence[int] | None = None) -> Iterator[tuple[list[int], Chunk]]:
-        """Yield rows once, like sizes together: all, or those at some places."""
-        wanted = range(len(self)) if places is None else places
+    def in_order(self) -> Iterator[tuple[list[int], Chunk]]:
+        """Yield all rows once, like sizes together."""
+        everything = range(len(self))
         if self._vectors is not None:
-            yield list(wanted), Chunk(vectors=self._vectors[list(wanted)])
+            yield list(everything), Chunk(vectors=self._vectors)
             return
-        for start in range(0, len(wanted), self._piece):
-            piece = list(wanted[start : start + self._piece])
+        for start in range(0, len(everything), self._piece):
+            piece = list(everything[start : start + self._piece])
             items = self._prepared(piece)
             rows = None if self._activations is None or self.augment is not None else self._activated(piece)
             for positions in self._by_size(piece, items):
@@ -340,42 +340,6 @@ class NetworkRows:
             return torch.zeros(1, *tensor.shape[1:], dtype=tensor.dtype).expand(n_rows, *tensor.shape[1:])
 
         return Inputs(tuple(map(blank, inputs.args)), {name: blank(value) for name, value in inputs.kwargs.items()})
-
-
-class PartOfRows:
-    """Some of the rows of an `X`, as rows of their own; what is kept of them stays in one place.
-
-    Parameters
-    ----------
-    rows : NetworkRows
-        All rows.
-    places : ndarray of shape (n,)
-        Which of them.
-    """
-
-    def __init__(self, rows: NetworkRows, places: np.ndarray):
-        self.rows = rows
-        self.places: list[int] = places.tolist()
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def chunks(self, places: Sequence[int]) -> list[tuple[list[int], Chunk]]:
-        """Return rows, as `NetworkRows.chunks` does."""
-        return self.rows.chunks(self._among_all(places))
-
-    def batches(self, batches: Sequence[Sequence[int]]) -> Iterator[list[tuple[list[int], Chunk]]]:
-        """Yield what `chunks` gives for each batch."""
-        return self.rows.batches([self._among_all(places) for places in batches])
-
-    def in_order(self) -> Iterator[tuple[list[int], Chunk]]:
-        """Yield all rows once, like sizes together."""
-        position = {place: i for i, place in enumerate(self.places)}
-        for places, chunk in self.rows.in_order(self.places):
-            yield [position[place] for place in places], chunk
-
-    def _among_all(self, places: Sequence[int]) -> list[int]:
-        return [self.places[place] for place in places]
 
 
 def _n_bytes(rows: Sequence[np.ndarray]) -> int:

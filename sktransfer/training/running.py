@@ -12,22 +12,20 @@ from sktransfer._locks import ProcessLock
 from sktransfer.runtime.device import free_memory, frozen_pass
 from sktransfer.runtime.kernels import training_kernels_for
 from sktransfer.training.loop import run_in_parts
-from sktransfer.training.rows import NetworkRows, PartOfRows
+from sktransfer.training.rows import NetworkRows
 from sktransfer.training.tunable import TunableNetwork
 
 _away = ProcessLock("networks on another device")
 
 
-def run_network(
-    network: TunableNetwork, rows: NetworkRows | PartOfRows, device: torch.device, part: str = "answer"
-) -> np.ndarray:
+def run_network(network: TunableNetwork, rows: NetworkRows, device: torch.device, part: str = "answer") -> np.ndarray:
     """Run rows through a tuned network.
 
     Parameters
     ----------
     network : TunableNetwork
         In any mode, which it keeps.
-    rows : NetworkRows or PartOfRows
+    rows : NetworkRows
         The rows.
     device : torch.device
         Where to run.
@@ -54,7 +52,7 @@ def run_network(
             free_memory(device)
 
 
-def _run(network: TunableNetwork, rows: NetworkRows | PartOfRows, device: torch.device, part: str) -> np.ndarray:
+def _run(network: TunableNetwork, rows: NetworkRows, device: torch.device, part: str) -> np.ndarray:
     outputs: np.ndarray | None = None
     dtype = next(network.parameters()).dtype
     with frozen_pass(device), training_kernels_for(device, dtype) or nullcontext():

@@ -8,12 +8,14 @@ from html import escape
 from sktransfer.training.tunable import StageInfo
 
 
-def stages_html(stages: Sequence[StageInfo]) -> str:
+def stages_html(stages: Sequence[StageInfo], shift: float | None = None) -> str:
     """Return a table of stages that can be folded away.
 
     Parameters
     ----------
     stages : sequence of StageInfo
+    shift : float or None, default=None
+        The shift from the source, shown beside them.
 
     Returns
     -------
@@ -25,7 +27,8 @@ def stages_html(stages: Sequence[StageInfo]) -> str:
         for stage in stages
     )
     n_trained = sum(not stage.frozen for stage in stages)
+    measured = "" if shift is None else f"; shift from the source {shift:.2f}"
     return (
-        f"<details><summary>{len(stages)} stages, {n_trained} of them trained</summary><table>"
+        f"<details><summary>{len(stages)} stages, {n_trained} of them trained{measured}</summary><table>"
         f"<thead><tr><th>stage</th><th>weights</th><th>learning rate</th></tr></thead><tbody>{rows}</tbody></table></details>"
     )

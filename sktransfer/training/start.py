@@ -14,6 +14,7 @@ from sktransfer.runtime.seeding import preserved_generators
 from sktransfer.training.cut import Cut
 from sktransfer.training.heads import make_head, start_from_probe
 from sktransfer.training.loop import Labelled, train
+from sktransfer.training.observers import Bystander
 from sktransfer.training.plan import Examples, Plan
 from sktransfer.training.probe import Scaling, fit_probe
 from sktransfer.training.rows import NetworkRows
@@ -57,10 +58,8 @@ def make_network(
         head = make_head(plan.head if earlier is None else earlier.head, n_features, targets.n_outputs)
         network = TunableNetwork(cut, preparation, head, n_features, fixed_norms=plan.fixed_norms)
         if earlier is not None:
-            for name in ("center", "scale", "head_penalty"):
+            for name in ("center", "scale"):
                 setattr(network, name, getattr(earlier, name).clone())
-            if earlier.rest_weight is not None and earlier.rest_bias is not None:
-                network.hold_back(earlier.rest_weight.clone(), earlier.rest_bias.clone())
         elif plan.untrained is not None and plan.head_init == "random":
             network.suffix.network.load_state_dict(plan.untrained().state_dict())  # type: ignore[union-attr]
     return network
@@ -77,22 +76,50 @@ def start_head(
     training: Examples,
     targets: Targets,
     plan: Plan,
-    *,
-    tell: bool = True,
-) -> None:
-    """Let the head start from a probe of embeddings; `tell` is as in `train`."""
+) -> float:
+    """Let the head start from a probe of embeddings.
+
+    Returns
+    -------
+    float
+        The probe's temperature, see `LinearProbe`; 1 for a head that is not linear.
+    """
     scaling = Scaling.of(vectors, training.weights)
     network.center = torch.from_numpy(scaling.center).float()
     network.scale = torch.tensor(scaling.scale)
     scaled = scaling.apply(vectors)
     if not isinstance(network.head, nn.Linear) or plan.head != "linear":
         if not network.cut.all_frozen or plan.augment is not None:  # else what follows is the same training
-            _train_head_alone(network.head, scaled, training, targets, plan, tell=tell)
-        return
+            _train_head_alone(network.head, scaled, training, targets, plan)
+        return 1.0
     codes = targets.probe_codes(training.codes)
     probe = fit_probe(scaled, codes, training.weights, targets.kind, targets.n_classes)
-    network.head_penalty = torch.tensor(probe.penalty)
     start_from_probe(network.head, probe)
+    return probe.temperature
+
+
+class TemperedHead(Bystander):
+    """Divides the scores of a head that starts as a probe by a temperature, once the probe itself was validated.
+
+    A probe fits its few training rows so well that next to no gradient is left for the network under it.
+
+    Parameters
+    ----------
+    head : nn.Module
+        A linear head.
+    temperature : float
+        See `LinearProbe`.
+    """
+
+    def __init__(self, head: nn.Module, temperature: float):
+        self.head = head
+        self.temperature = temperature
+
+    def on_start(self, n_epochs: int) -> None:
+        """Divide them."""
+        with torch.no_grad():
+            for one in self.head.parameters():
+                one.div_(self.temperature)
 
 
 def scaled_as_in(network: TunableNetwork, vectors: np.ndarray) -> np.ndarray:
@@ -135,13 +162,11 @@ class _Vectors:
         yield list(range(len(self))), self.vectors
 
 
-def _train_head_alone(
-    head: nn.Module, vectors: np.ndarray, training: Examples, targets: Targets, plan: Plan, *, tell: bool
-) -> None:
+def _train_head_alone(head: nn.Module, vectors: np.ndarray, training: Examples, targets: Targets, plan: Plan) -> None:
     """Train a head that is not linear on the frozen embeddings: that is what a probe is to a linear head."""
     data = Labelled(
         _Vectors(torch.from_numpy(vectors)), targets.tensor(training.codes), torch.from_numpy(training.weights)
     )
-    groups = [{"params": list(head.parameters()), "lr": plan.rates.head, "weight_decay": plan.weight_decay}]
+    groups = [{"params": list(head.parameters()), "lr": plan.new_head_rate, "weight_decay": plan.weight_decay}]
     sample = _Vectors(torch.from_numpy(vectors[:ROWS_TO_TRY]))
-    train(head, data, targets.loss, groups, plan.settings, sample=sample, tell=tell)
+    train(head, data, targets.loss, groups, plan.settings, sample=sample)

@@ -62,9 +62,6 @@ class TunableNetwork(nn.Module):
 
     center: torch.Tensor
     scale: torch.Tensor
-    head_penalty: torch.Tensor
-    rest_weight: torch.Tensor | None
-    rest_bias: torch.Tensor | None
     head: nn.Module
 
     def __init__(
@@ -79,9 +76,6 @@ class TunableNetwork(nn.Module):
         self.readout = None if whole else copy.deepcopy(backbone.readout)
         self.register_buffer("center", torch.zeros(n_features))
         self.register_buffer("scale", torch.ones(()))
-        self.register_buffer("head_penalty", torch.zeros(()))
-        self.register_buffer("rest_weight", None)
-        self.register_buffer("rest_bias", None)
         self.head = head
         self.projection: nn.Linear | None = None
         self.fixed_norms = fixed_norms
@@ -199,42 +193,14 @@ class TunableNetwork(nn.Module):
 
     def answer(self, chunk: Chunk) -> torch.Tensor:
         """Return the head's outputs for rows."""
-        return self._scores((self.embed(chunk) - self.center) / self.scale)
-
-    def _scores(self, scaled: torch.Tensor) -> torch.Tensor:
-        scores = self.head(scaled)
-        if self.rest_weight is None or self.training:
-            return scores
-        return scores + nn.functional.linear(scaled, self.rest_weight, self.rest_bias)
-
-    def hold_back(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
-        """Leave a part of the scores out while the network is trained.
-
-        Parameters
-        ----------
-        weight : torch.Tensor of shape (n_outputs, n_features)
-            From scaled embeddings to what is added to the head's scores in eval mode.
-        bias : torch.Tensor of shape (n_outputs,)
-        """
-        like = next(self.head.parameters())
-        self.rest_weight, self.rest_bias = weight.to(like.device, like.dtype), bias.to(like.device, like.dtype)
-
-    def scale_scores(self, factor: float) -> None:
-        """Multiply the scores of predictions; where a part is held back in training, those of training stay as they are."""
-        if self.rest_weight is None or self.rest_bias is None:
-            with torch.no_grad():
-                for one in self.head.parameters():
-                    one.mul_(factor)
-            return
-        for rest, own in ((self.rest_weight, self.head.weight), (self.rest_bias, self.head.bias)):
-            rest.copy_(factor * (rest + own.detach()) - own.detach())  # type: ignore[operator]
+        return self.head((self.embed(chunk) - self.center) / self.scale)
 
     def forward(self, chunk: Chunk) -> torch.Tensor:
         """Return what the loss is taken of: the head's outputs and, behind them, predictions of a teacher's features."""
         if self.projection is None:
             return self.answer(chunk)
         scaled = (self.embed(chunk) - self.center) / self.scale
-        return torch.cat([self._scores(scaled), self.projection(scaled)], dim=1)
+        return torch.cat([self.head(scaled), self.projection(scaled)], dim=1)
 
     def add_hints(self, n_hints: int) -> nn.Linear:
         """Predict a teacher's features too, while the network is trained, and return what does so."""
@@ -273,9 +239,7 @@ class TunableNetwork(nn.Module):
                     strength = decay if decays else 0.0
                     groups.append({"name": name, "params": chosen, "lr": rate, "weight_decay": strength})
 
-        # A head that is a probe keeps the probe's own penalty.
-        head_decay = 0.0 if self.head_penalty else weight_decay
-        add("head", list(self.head.parameters()), rates.head, head_decay)
+        add("head", list(self.head.parameters()), rates.head, weight_decay)
         if self.projection is not None:
             add("projection", list(self.projection.parameters()), rates.head, weight_decay)
         for place in range(self.cut.depth, len(self.stage_names)):
@@ -311,8 +275,6 @@ class TunableNetwork(nn.Module):
     def take_state(self, state: Mapping[str, torch.Tensor]) -> None:
         """Take what `tuned_state` gave."""
         self.to(next(iter(state.values())).dtype)
-        if "rest_weight" in state:
-            self.hold_back(state["rest_weight"], state["rest_bias"])
         self.load_state_dict(dict(state), strict=False)
 
 
@@ -328,19 +290,19 @@ class StageRates:
     ----------
     head : float
         Rate of the head.
-    ratio : float
-        Rate of the top stage, as a share of the head's.
+    top : float
+        Rate of the top stage.
     decay : float
         Rate of each stage, as a share of that of the stage above it.
     """
 
     head: float
-    ratio: float
+    top: float
     decay: float
 
     def of_stage(self, place: int, n_stages: int) -> float:
         """Return the rate of the stage at `place`."""
-        return self.head * self.ratio * self.decay ** (n_stages - 1 - place)
+        return self.top * self.decay ** (n_stages - 1 - place)
 
 
 def stages_of_modules(network: nn.Module, stages: Sequence[Stage], preparation: Preparation) -> Mapping[str, int]:

@@ -13,19 +13,18 @@ from sklearn.linear_model import LogisticRegression
 from sktransfer.backbones.backbone import Backbone
 from sktransfer.backbones.preparation import Preparation
 from sktransfer.backbones.rows import about
+from sktransfer.losses.l2_sp import l2_sp_penalty
 from sktransfer.runtime.seeding import preserved_generators
-from sktransfer.training.course import course_of
 from sktransfer.training.cut import Cut, cut_at
-from sktransfer.training.loop import Labelled, Observer, evaluate, history_entry
-from sktransfer.training.observers import StabilityObserver, stable_places
+from sktransfer.training.interpolation import Interpolation
+from sktransfer.training.loop import Labelled, Observer, evaluate, history_entry, train
+from sktransfer.training.observers import GradualUnfreezing, StabilityObserver, stable_places
 from sktransfer.training.plan import Examples, Plan
 from sktransfer.training.probe import Scaling
-from sktransfer.training.rehearsal import rehearse
-from sktransfer.training.restraint import head_norm, let_go
 from sktransfer.training.rows import NetworkRows
 from sktransfer.training.running import run_network
 from sktransfer.training.stability import StabilityRecord
-from sktransfer.training.start import ROWS_TO_TRY, add_hints, embeddings_of, make_network, start_head
+from sktransfer.training.start import ROWS_TO_TRY, TemperedHead, add_hints, embeddings_of, make_network, start_head
 from sktransfer.training.targets import Targets
 from sktransfer.training.tunable import StageRates, TunableNetwork
 
@@ -67,7 +66,6 @@ def tune(
     *,
     earlier: TunableNetwork | None = None,
     watch: Callable[[TunableNetwork], Sequence[Observer]] = lambda network: (),
-    rehearsal: Sequence[Observer] = (),
 ) -> Tuned:
     """Tune a copy of a network.
 
@@ -89,8 +87,6 @@ def tune(
         A tuned network whose head and scaling are taken over.
     watch : callable, optional
         Returns observers of the training, given the network.
-    rehearsal : sequence of Observer
-        Observers of the rehearsal, where there is one.
 
     Returns
     -------
@@ -102,37 +98,73 @@ def tune(
     sample = NetworkRows(cut, preparation, training.values[:ROWS_TO_TRY], plan.run, keep=False)
     _try_few(network, sample, validation, plan, done=done)
     rows = NetworkRows(cut, preparation, training.values, plan.run, augment=plan.augment)
-    vectors = None
+    vectors, temperature = None, 1.0
     if plan.head_init == "probe" and (earlier is None or targets.n_hints):
         vectors = embeddings_of(rows, plan)
     if vectors is not None and earlier is None:
-        start_head(network, vectors, training, targets, plan)
+        temperature = start_head(network, vectors, training, targets, plan)
     held_out = None if validation is None else _held_out(cut, rows, validation, targets, plan)
     if done:
         return _as_it_starts(network, held_out, targets, plan)
     if targets.n_hints:
         add_hints(network, vectors, training, targets, plan)
-    course = course_of(network, vectors, training, targets, plan, earlier=earlier, validates=held_out is not None)
-    start, share = course.start, plan.interpolation
-    if start is not None and held_out is None and share is None:
-        assert vectors is not None
-        share = rehearse(rows, vectors, training, targets, plan, sample=sample, observers=rehearsal)
     del vectors  # of many rows they are large, and training takes long
     data = Labelled(rows, targets.tensor(training.codes), torch.from_numpy(training.weights))
+    changing = _changing(network, plan, 1.0 if cut.all_frozen else temperature, goes_on=earlier is not None)
     stability = _stability(network, rows, plan)
-    size = head_norm(network) if course.restraint != 1 else 0.0
-    observers = [*watch(network), *([] if stability is None else [stability])]
-    result = course.run(data, targets, plan, validation=held_out, sample=sample, observers=observers)
+    observers = [*changing, *watch(network), *([] if stability is None else [stability])]
+    try:
+        result = train(
+            network,
+            data,
+            targets.loss,
+            network.parameter_groups(plan.rates, plan.weight_decay),
+            plan.settings,
+            validation=held_out,
+            sample=sample,
+            penalty=_penalty(network, plan.l2_sp) if plan.l2_sp else None,
+            observers=observers,
+        )
+    finally:
+        for observer in observers:
+            observer.close()
+        network.drop_hints()
     kept = next(entry for entry in result.history if entry["best"])
-    if start is not None and share is not None and held_out is None and kept["epoch"]:
-        kept["share"] = share
-        start.go_back(share)
-    if course.restraint != 1 and kept["epoch"]:
-        let_go(network, data, held_out, targets, plan, most=size)
-    if stability is not None and kept["share"] < 1:
-        stability.measure_again()
+    for one in changing:
+        if isinstance(one, Interpolation) and kept["epoch"]:
+            one.apply()
+            if stability is not None:
+                stability.measure_again()
     record = None if stability is None else stability.result()
-    return Tuned(network, result.history, result.n_epochs, record, course.rates)
+    return Tuned(network, result.history, result.n_epochs, record, plan.rates)
+
+
+def _changing(network: TunableNetwork, plan: Plan, temperature: float, *, goes_on: bool) -> list[Observer]:
+    """Return the observers that change the network, before it is trained, meanwhile and afterwards."""
+    changing: list[Any] = []
+    if plan.unfreeze_every is not None and not network.cut.all_frozen:
+        changing.append(GradualUnfreezing(network, plan.unfreeze_every))
+    if temperature != 1:
+        changing.append(TemperedHead(network.head, temperature))
+    if plan.interpolation != 1 and plan.head_init == "probe" and not goes_on:
+        changing.append(Interpolation(network, plan.interpolation))  # behind the head: the start is the tempered one
+    return changing
+
+
+def _penalty(network: TunableNetwork, l2_sp: float) -> Callable[[], torch.Tensor]:
+    """Return what is added to the loss: the pull of the network towards its start."""
+    weights = network.parameters_behind_the_cut()
+    start = [one.detach().clone() for one in weights]
+
+    def penalty() -> torch.Tensor:
+        # Stages that are not open yet are where they started.
+        start[:] = [then.to(now.device, now.dtype) for now, then in zip(weights, start, strict=True)]
+        pairs = [(now, then) for now, then in zip(weights, start, strict=True) if now.requires_grad]
+        if not pairs:
+            return torch.zeros((), device=network.center.device)
+        return l2_sp * l2_sp_penalty([now for now, _ in pairs], [then for _, then in pairs])
+
+    return penalty
 
 
 def _try_few(

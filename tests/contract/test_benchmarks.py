@@ -183,35 +183,44 @@ def test_fine_tuning_is_evaluated_next_to_the_other_ways(data, tmp_path, capsys)
 
     path = tmp_path / "result.json"
     arguments = ["--data", str(data), "--task", "heart-cleveland-va-50", "--seeds", "2", "--json", str(path)]
-    assert evaluate_fine_tuning.main([*arguments, "--set", "max_epochs=2", "--scratch-epochs", "2"]) == 0
+    arguments += ["--set", "max_epochs=2", "--scratch-epochs", "2", "--stability"]
+    assert evaluate_fine_tuning.main(arguments) == 0
     ways = json.loads(path.read_text())["tasks"]["heart-cleveland-va-50"]["ways"]
     assert list(ways) == list(evaluate_fine_tuning.WAYS)
     assert all(len(one["scores"]) == 2 and 0 < one["mean"] < 1 for one in ways.values())
-    assert 0 < ways["tuned"]["weight_change"] < ways["naive"]["weight_change"]
-    assert "tuned - probe" in capsys.readouterr().out
+    assert 0 < ways["tuned"]["weight_change"] < ways["full-fast"]["weight_change"]
+    shown = capsys.readouterr().out
+    assert "tuned - probe" in shown and shown.splitlines()[-1].startswith("mean")
+
+
+def test_the_tasks_have_so_many_rows_of_each_class(data):
+    from benchmarks.fine_tuning_tasks import all_tasks
+
+    tasks = all_tasks(data)
+    for name, n, n_classes in [
+        ("mnist-10", 10, 10),
+        ("hymenoptera-20", 20, 2),
+        ("cards-8", 8, 10),
+        ("trec-16", 16, 6),
+        ("ag-news-16", 16, 4),
+    ]:
+        first, again, other = (next(tasks[name].splits(seed)) for seed in (0, 0, 1))
+        assert np.unique(first.y, return_counts=True)[1].tolist() == [n] * n_classes, name
+        assert len(first.X) == len(first.y) and set(first.y_test) == set(first.y), name
+        assert np.array_equal(first.X, again.X) and not np.array_equal(first.X, other.X), name
 
 
 def test_the_defaults_are_calibrated_setting_by_setting(data, tmp_path, capsys):
     from benchmarks import calibrate_fine_tuning
-    from sktransfer.training import restraint
 
-    path, before = tmp_path / "result.json", restraint.FACTOR
+    path = tmp_path / "result.json"
     arguments = ["--data", str(data), "--task", "heart-cleveland-hungarian-50", "--seeds", "1", "--json", str(path)]
-    names = [
-        "defaults",
-        "max_epochs 40",
-        "restraint 1",
-        "restraint 30",
-        "weight_interpolation 0.25",
-        "weight_interpolation 1",
-    ]
+    names = ["defaults", "max_epochs 40", "learning_rate 0.003", "weight_interpolation 0.25"]
     chosen = [part for name in names for part in ("--set", name)]
     assert calibrate_fine_tuning.main([*arguments, *chosen]) == 0
     found = json.loads(path.read_text())["tasks"]["heart-cleveland-hungarian-50"]
     assert set(found) == {"probe", *names} and 0 < found["probe"] < 1
-    assert found["restraint 1"] != found["restraint 30"]
-    assert found["weight_interpolation 0.25"] != found["weight_interpolation 1"]
-    assert restraint.FACTOR == before
+    assert found["defaults"] != found["learning_rate 0.003"]
     assert "worst" in capsys.readouterr().out
 
 

@@ -34,7 +34,7 @@ def ids(listed, name):
 
 
 # Numbers as large as single precision holds are an odd rate, but a rate.
-STRENGTHS = ("learning_rate", "backbone_lr_ratio", "l2_sp", "weight_decay", "max_grad_norm", "hint_weight")
+STRENGTHS = ("learning_rate", "head_lr_ratio", "l2_sp", "weight_decay", "max_grad_norm", "hint_weight")
 
 # Values that no parameter takes, but for those that are named behind.
 NEVER = {
@@ -64,7 +64,6 @@ OFTEN = {
     "alpha": [1.5, -0.1, "0.5", None],
     "augment": [5, "crop", v2.RandomHorizontalFlip],
     "backbone": [None, 5, "x" * 5000, Path("x" * 5000), " ", ["text-static"], nn.Linear, FineTunedClassifier],
-    "backbone_lr_ratio": [None, "high"],
     "batch_size": [0, -1, 1.5, None, "8", 2.0],
     "cache": [5, "x" * 5000, "a\0b", True, ["memory"], "disk", " "],
     "class_weight": ["equal", [1, 2], {0: np.nan}, {0: -1.0}, {0: np.inf}, {0: "a"}, {0: True}, {0: 10**400}, {0: None}],
@@ -76,11 +75,12 @@ OFTEN = {
     "freeze_depth": [1.5, -0.5, None, "half", "1", [1], (0,)],
     "head": [5, "deep", None],
     "head_init": ["zero", None],
+    "head_lr_ratio": [0.0, -1.0, None, "auto"],
     "hint_weight": [-1, None, "0"],
     "l2_sp": [-1.0, None],
     "layer": [1.5, [], (), [True], [None], [1.5], [[0]], {"a": 1}],
     "layer_decay": [0, 1.5, None],
-    "learning_rate": [0.0, -1e-3, None, "auto", "1e-3"],
+    "learning_rate": [0.0, -1e-3, None, "high", "1e-3"],
     "lr_scheduler": ["step", None],
     "max_epochs": [-1, 1.5, None, "10", 2.0],
     "max_grad_norm": [0, -1.0, "1"],
@@ -108,7 +108,7 @@ OFTEN = {
     "warm_start": [0, 1, None, "yes"],
     "warmup_ratio": [1.0, -0.1, None],
     "weight_decay": [-1, None],
-    "weight_interpolation": [1.5, -0.1, None, "half"],
+    "weight_interpolation": [1.5, -0.1, None, "half", "auto"],
     "weights": [1.5, True, 5, ["a"], " ", "a\0b", "x" * 5000, Path("x" * 300)],
     "window_pooling": ["median", 3, ["mean"]],
 }  # fmt: skip
@@ -148,8 +148,8 @@ def test_a_wrong_value_is_refused_by_name_before_any_work(listed, name):
 
 # Valid values other than the defaults; float32 holds all of them exactly.
 PLAIN = {
-    "alpha": 0.25, "backbone_lr_ratio": 0.25, "batch_size": 4, "cache": "memory", "cv": 2, "device": "cpu",
-    "early_stopping": True, "freeze_batch_norm": False, "freeze_depth": 1, "head": "mlp", "head_init": "random",
+    "alpha": 0.25, "batch_size": 4, "cache": "memory", "cv": 2, "device": "cpu", "early_stopping": True,
+    "freeze_batch_norm": False, "freeze_depth": 1, "head": "mlp", "head_init": "random", "head_lr_ratio": 4.0,
     "hint_weight": 0.0, "l2_sp": 0.125, "layer": 0, "layer_decay": 0.5, "learning_rate": 2.0**-7, "lr_scheduler": "linear",
     "max_epochs": 3, "max_grad_norm": 0.5, "max_length": 3, "modality": "text", "n_iter_no_change": 2, "normalize": True,
     "optimizer": "adam", "pooling": "mean", "precision": "float32", "prompt": "say: ", "random_state": 3,

@@ -337,6 +337,6 @@ def test_numbers_that_are_too_large(listed):
 def test_a_teacher_tells_numbers_apart_where_targets_are_constant(source):
     teacher = FrozenEstimator(Ridge().fit(X, 3 * X[:, 0]))
     expected = (1 + teacher.predict(X)) / 2
-    student = FineTunedRegressor(source, freeze_depth="all", max_epochs=30, learning_rate=0.01, random_state=0)
+    student = FineTunedRegressor(source, freeze_depth="all", max_epochs=30, learning_rate=0.001, random_state=0)
     for model in (DistilledRegressor(teacher, Ridge(1e-6)), DistilledRegressor(teacher, student)):
         np.testing.assert_allclose(model.fit(X, np.ones(N_ROWS)).predict(X), expected, atol=0.3)

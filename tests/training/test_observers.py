@@ -114,7 +114,7 @@ def test_a_bar_with_verbose(model, table, capsys):
 
 def test_the_stability_record(model, table):
     X, y = table
-    model.set_params(stability_every=2, max_epochs=5, learning_rate=0.01, backbone_lr_ratio=0.1)
+    model.set_params(stability_every=2, max_epochs=5, learning_rate=0.001)
     model.set_params(source_probe=(X, y)).fit(X, y)
     record = model.stability_
     assert record.stages == ("0", "2", "4")
@@ -138,7 +138,7 @@ def test_the_stability_record(model, table):
 
 def test_the_last_record_is_of_the_weights_that_are_kept(model, table):
     model.set_params(stability_every=1, learning_rate=0.01, source_probe=table)
-    halfway, whole = (clone(model).set_params(weight_interpolation=share).fit(*table).stability_ for share in (0.5, 1))
+    halfway, whole = (clone(model).set_params(weight_interpolation=one).fit(*table).stability_ for one in (0.5, 1))
     for name in ("weight_change", "gradient_norm", "cka", "forgetting"):
         np.testing.assert_allclose(getattr(halfway, name)[:-1], getattr(whole, name)[:-1], rtol=1e-5, atol=1e-9)
     np.testing.assert_allclose(halfway.weight_change[-1], whole.weight_change[-1] / 2, rtol=1e-4)
@@ -170,8 +170,7 @@ def test_the_history(model, table):
     model.set_params(lr_scheduler="linear").fit(*table)
     assert [row["epoch"] for row in model.history_] == [0, 1, 2, 3]
     assert all(
-        set(row) == {"epoch", "train_loss", "valid_loss", "learning_rate", "seconds", "best", "share"}
-        for row in model.history_
+        set(row) == {"epoch", "train_loss", "valid_loss", "learning_rate", "seconds", "best"} for row in model.history_
     )
     assert model.history_[0]["train_loss"] is None
     assert all(row["seconds"] >= 0 for row in model.history_)
