@@ -621,7 +621,7 @@ def _with_noise(image):
 
 @pytest.mark.parametrize("depth", [0, 1, 2])
 def test_order_in_memory_changes_nothing_but_speed(depth, monkeypatch):
-    from sktransfer.training.tunable import TunableNetwork
+    from sktransfer.training.network import TunableNetwork
 
     images = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3)).astype(np.uint8)
     y = np.arange(12) % 2

@@ -15,10 +15,10 @@ from torch import nn
 from sktransfer._locks import ProcessLock
 from sktransfer.runtime.device import free_memory, frozen_pass, is_out_of_memory
 from sktransfer.runtime.kernels import training_kernels_for
+from sktransfer.training.network import TunableNetwork
 from sktransfer.training.objective import Objective, Outputs
 from sktransfer.training.rows import NetworkRows
 from sktransfer.training.settings import Settings
-from sktransfer.training.tunable import TunableNetwork
 
 Made = TypeVar("Made")
 

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from sktransfer.backbones.encoding import Run
+from sktransfer.training.network import StageRates
 from sktransfer.training.settings import Settings
-from sktransfer.training.tunable import StageRates
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sktransfer.backbones.backbone import Backbone, explained
 from sktransfer.backbones.keyed import keyed
-from sktransfer.backbones.preparation import Preparation
 from sktransfer.caching import memory_cache
 from sktransfer.caching.fits import kept_fits
 from sktransfer.caching.keys import digest
+from sktransfer.inputs.preparation import Preparation
 from sktransfer.runtime.seeding import preserved_generators
 
 # Measured on images (docs/benchmarks.rst). Above the first all stages are worth training, above the second batch norm's

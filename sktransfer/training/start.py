@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from sktransfer.backbones.preparation import Preparation
+from sktransfer.inputs.preparation import Preparation
 from sktransfer.runtime.seeding import preserved_generators
 from sktransfer.training.cut import Cut
 from sktransfer.training.heads import make_head, start_from_probe
 from sktransfer.training.loop import train
+from sktransfer.training.network import TunableNetwork
 from sktransfer.training.objective import Objective, Outputs
 from sktransfer.training.observers import Bystander
 from sktransfer.training.plan import Plan
 from sktransfer.training.probe import Scaling, fit_probe
 from sktransfer.training.rows import NetworkRows
-from sktransfer.training.tunable import TunableNetwork
 
 ROWS_TO_TRY = 4
 

@@ -11,14 +11,15 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from sktransfer.backbones.backbone import Backbone
-from sktransfer.backbones.preparation import Preparation
-from sktransfer.backbones.rows import about
+from sktransfer.inputs.preparation import Preparation
+from sktransfer.inputs.rows import about
 from sktransfer.losses.l2_sp import l2_sp_penalty
 from sktransfer.runtime.seeding import preserved_generators
 from sktransfer.training.cut import Cut, cut_at
 from sktransfer.training.inference import evaluate, run_network
 from sktransfer.training.interpolation import Interpolation
 from sktransfer.training.loop import Observer, history_entry, train
+from sktransfer.training.network import StageRates, TunableNetwork, parameter_groups
 from sktransfer.training.objective import Objective
 from sktransfer.training.observers import GradualUnfreezing, StabilityObserver, stable_places
 from sktransfer.training.plan import Plan
@@ -34,7 +35,6 @@ from sktransfer.training.start import (
     scaled_as_in,
     start_head,
 )
-from sktransfer.training.tunable import StageRates, TunableNetwork, parameter_groups
 
 _ROWS_TO_WATCH = 64
 

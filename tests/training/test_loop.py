@@ -100,7 +100,9 @@ def groups_of(module, rate=0.05):
     return [{"params": list(module.parameters()), "lr": rate, "weight_decay": 0.0}]
 
 
-def run(module=None, data=None, rate=0.05, validation=None, observers=(), loss=squared_error, objective=None, **changes):
+def run(
+    module=None, data=None, rate=0.05, validation=None, observers=(), loss=squared_error, objective=None, **changes
+):
     module, data = module or make_module(), data or make_data()
     objective = objective or Learning(data, validation, loss)
     made = train(
@@ -247,7 +249,9 @@ class Discriminating(Learning):
         self.seen.append(list(batch))
         self.progress.append(progress)
         assert self.modules.training
-        return super().loss(outputs, batch, progress) + self.modules["discriminator"](outputs.embeddings).square().mean()
+        return (
+            super().loss(outputs, batch, progress) + self.modules["discriminator"](outputs.embeddings).square().mean()
+        )
 
     def validation_loss(self, outputs):
         assert not self.modules.training
