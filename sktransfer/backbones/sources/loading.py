@@ -411,4 +411,4 @@ def _reduced(backbone: Backbone) -> tuple[Any, ...]:
     return take_in, (backbone.state_for_pickle(),)
 
 
-copyreg.pickle(Backbone, _reduced)  # type: ignore[arg-type]
+copyreg.pickle(Backbone, _reduced)
