@@ -16,7 +16,7 @@ from sktransfer.inputs.image_files import ImagePath, refuse_format
 _CHANNELS = (1, 3, 4)
 # A picture of grey and transparency has two; it is known as one picture, and refused.
 _CHANNELS_OF_ONE = (1, 2, 3, 4)
-# Three grey images smaller than this are a set of small ones; larger, they are one colour image, channels first.
+# Three or four grey images smaller than this are a set of small ones; larger, they are one colour image, channels first.
 _LEAST_SIDE = 32
 # What no file system takes for a path is no path, but a text.
 _LONGEST_PATH = 4096
@@ -183,7 +183,8 @@ def _images_of(values: np.ndarray, first_row: int | None = None) -> Iterator[np.
             "(n, height, width, channels), of a pixel or more."
         )
     if values.ndim == 4 and values.shape[3] not in _CHANNELS:
-        if values.shape[1] not in _CHANNELS:
+        first = values.shape[1] in (1, 3) or (values.shape[1] == 4 and min(values.shape[2:]) >= _LEAST_SIDE)
+        if not first:
             raise ValueError(f"{subject} of shape {shape}; images have 1, 3 or 4 channels, in the last dimension.")
         values = values.transpose(0, 2, 3, 1)
     if values.dtype == np.uint8:
