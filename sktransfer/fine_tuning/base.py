@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,7 +10,6 @@ import narwhals.stable.v2 as nw
 import numpy as np
 import torch
 from sklearn.callback import CallbackSupportMixin
-from sklearn.model_selection import train_test_split
 from sklearn.utils import column_or_1d, estimator_html_repr
 from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import type_of_target
@@ -30,7 +28,9 @@ from sktransfer.backbones.readout import pooling_modes
 from sktransfer.backbones.sources import architectures
 from sktransfer.backbones.splitting.stages import check_depth, resolve_depth
 from sktransfer.caching import resolve_cache
-from sktransfer.inputs.augmentation import check_augment, resolve_augment
+from sktransfer.fine_tuning import configuration, holdout
+from sktransfer.fine_tuning.configuration import Start
+from sktransfer.inputs.augmentation import check_augment
 from sktransfer.inputs.image_rows import refuse_one_image
 from sktransfer.inputs.rows import KINDS, Rows, about, read_rows
 from sktransfer.runtime.device import PRECISIONS, resolve_device, resolve_precision, warn_of_shared_gpu
@@ -38,25 +38,17 @@ from sktransfer.runtime.global_settings import known_settings, without_inference
 from sktransfer.runtime.seeding import one_fit_at_a_time, own_random_state
 from sktransfer.training.cut import cut_at
 from sktransfer.training.inference import run_network
-from sktransfer.training.network import StageRates, TunableNetwork
-from sktransfer.training.objective import ObjectiveFactory, Samples, Supervised
+from sktransfer.training.network import TunableNetwork
+from sktransfer.training.objective import ObjectiveFactory, Samples, Supervision
 from sktransfer.training.observers import EpochTasks, ProgressBar
 from sktransfer.training.plan import Plan
 from sktransfer.training.rows import NetworkRows
-from sktransfer.training.settings import LR_SCHEDULERS, OPTIMIZERS, Settings
-from sktransfer.training.source_shift import ALL_STAGES, LEARNED_NORMS, source_shift
+from sktransfer.training.settings import LR_SCHEDULERS, OPTIMIZERS
+from sktransfer.training.source_shift import source_shift
 from sktransfer.training.stage_table import stages_html
 from sktransfer.training.targets import Targets
 from sktransfer.training.tuning import tune
 
-# Trained from scratch, where no network is there that fits all rows of a kind.
-_UNTRAINED = {"table": "table-mlp", "series": "series-cnn"}
-_MANY_ROWS = 1000
-_EPOCHS, _FEW_EPOCHS = 20, 6
-# Of the top stage of a pretrained network, by what it reads; and of all stages of an untrained one.
-_LEARNING_RATES = {"text": 1e-4, "image": 3e-4, "table": 3e-4, "series": 3e-4}
-_UNTRAINED_RATE = 1e-3
-_HALF = 0.5
 _Part = tuple[Any, Any, Any]  # rows, targets, weights
 
 
@@ -105,6 +97,81 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         "verbose": ["verbose"],
     }
 
+    def __init__(
+        self,
+        backbone="auto",
+        *,
+        freeze_depth="auto",
+        learning_rate="auto",
+        head_lr_ratio=10,
+        layer_decay=0.9,
+        unfreeze_every=None,
+        l2_sp=0.0,
+        head="linear",
+        head_init="probe",
+        freeze_batch_norm="auto",
+        augment=None,
+        max_epochs="auto",
+        batch_size=32,
+        optimizer="adamw",
+        weight_decay=0.01,
+        warmup_ratio=0.1,
+        lr_scheduler="cosine",
+        max_grad_norm=1.0,
+        early_stopping="auto",
+        validation_fraction=0.1,
+        n_iter_no_change=5,
+        weight_interpolation=1.0,
+        stability_every=None,
+        source_probe=None,
+        pooling="auto",
+        modality="auto",
+        weights=None,
+        max_length=None,
+        prompt=None,
+        device="auto",
+        precision="float32",
+        cache="memory",
+        warm_start=False,
+        random_state=None,
+        verbose=0,
+    ):
+        self.backbone = backbone
+        self.freeze_depth = freeze_depth
+        self.learning_rate = learning_rate
+        self.head_lr_ratio = head_lr_ratio
+        self.layer_decay = layer_decay
+        self.unfreeze_every = unfreeze_every
+        self.l2_sp = l2_sp
+        self.head = head
+        self.head_init = head_init
+        self.freeze_batch_norm = freeze_batch_norm
+        self.augment = augment
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.optimizer = optimizer
+        self.weight_decay = weight_decay
+        self.warmup_ratio = warmup_ratio
+        self.lr_scheduler = lr_scheduler
+        self.max_grad_norm = max_grad_norm
+        self.early_stopping = early_stopping
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
+        self.weight_interpolation = weight_interpolation
+        self.stability_every = stability_every
+        self.source_probe = source_probe
+        self.pooling = pooling
+        self.modality = modality
+        self.weights = weights
+        self.max_length = max_length
+        self.prompt = prompt
+        self.device = device
+        self.precision = precision
+        self.cache = cache
+        self.warm_start = warm_start
+        self.random_state = random_state
+        self.verbose = verbose
+
     def _validate_params(self) -> None:
         super()._validate_params()
         check_depth(self.freeze_depth)
@@ -140,7 +207,7 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         factory: ObjectiveFactory | None,
     ) -> Any:
         device = self._check_request(X_val, y_val, sample_weight_val)
-        told = {"estimator": self, "X": X, "y": y, "metadata": {"sample_weight": sample_weight}}
+        arguments = {"estimator": self, "X": X, "y": y, "metadata": {"sample_weight": sample_weight}}
         earlier = self._network if self.warm_start and hasattr(self, "_network") else None
         X = self._rows_in(X, earlier)
         if X_val is not None:
@@ -150,67 +217,44 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         request = (X, y, sample_weight), (X_val, y_val, sample_weight_val)
         training, held_out, targets, split_seed = self._divided(*request, earlier, random, factory)
         n_rows = len(training.y) + (0 if held_out is None or X_val is not None else len(held_out.y))
-        X = training.X
-        objective = (
-            Supervised(targets, training, held_out)
-            if factory is None
-            else factory.objective(targets, training, held_out)
-        )
-
-        backbone, rows = self._resolve(X, training.weights) if earlier is None else self._resume(X)
-        untrained = self._is_untrained(backbone)
-        begun = self._backbone_for(backbone.kind) if untrained else backbone.fingerprint
-        preparation = backbone.preparation.with_options(max_length=plain(self.max_length), prompt=plain(self.prompt))
-        values = preparation.read(rows.values)
-        columns = self._columns_of(X, Rows(rows.kind, values))
-        self._warn_of_columns(backbone, rows)
-        preparation = preparation.fitted_to(values)
-        shift = None
-        if not self._is_random(untrained):
-            shift = source_shift(backbone, preparation, values, keep=resolve_cache(self.cache) is not None)
-        # There is nothing in an untrained network worth keeping.
-        depth = 0 if untrained else resolve_depth(self._depth_for(shift), backbone.find_stages(preparation))
-        values_val = None
-        if held_out is not None:
-            with about("X_val"):
-                _check_same_columns(X, held_out.X)
-                rows_val = read_rows(held_out.X, backbone.kind)
-                self._refuse_texts_in_tables(backbone, rows_val)
-                values_val = preparation.read(rows_val.values)
-        validates = held_out is not None
-        plan = self._plan(
-            backbone, preparation, depth, untrained, shift, device, random, n_rows=n_rows, validates=validates
-        )
+        start = self._start(training, earlier)
+        values_val = None if held_out is None else self._validation_values(start, training.X, held_out.X)
+        plan = self._plan(start, device, random, n_rows=n_rows, validates=held_out is not None)
+        objective = (factory or Supervision()).objective(targets, training, held_out)
 
         root = self._init_callback_context(max_subtasks=plan.settings.max_epochs)
-        root.call_on_fit_task_begin(**told)
+        root.call_on_fit_task_begin(**arguments)
 
-        def watch(network: TunableNetwork) -> list[Any]:
-            fitted = {**self._fitted_attributes(backbone, preparation, targets, network), **columns}
-            observers: list[Any] = [EpochTasks(root, told, lambda: fitted)] if hasattr(self, "_skl_callbacks") else []
+        def make_observers(network: TunableNetwork) -> list[Any]:
+            fitted = self._fitted_attributes(start, targets, network)
+            has_callbacks = hasattr(self, "_skl_callbacks")
+            observers: list[Any] = [EpochTasks(root, arguments, lambda: fitted)] if has_callbacks else []
             return [*observers, ProgressBar(type(self).__name__)] if self.verbose else observers
 
-        made = tune(backbone, preparation, values, values_val, objective, plan, earlier=earlier, watch=watch)
+        made = tune(
+            start.backbone,
+            start.preparation,
+            start.values,
+            values_val,
+            objective,
+            plan,
+            earlier=earlier,
+            make_observers=make_observers,
+        )
         # Nothing is set before all has gone well: a failed fit leaves the estimator as it was.
-        fitted = {**self._fitted_attributes(backbone, preparation, targets, made.network), **columns}
-        if earlier is None:
-            fitted |= {"_begun_from": begun, "_begun_head": self.head, "_begun_pooling": plan.pooling}
-        from_random = self._is_random(untrained)
-        fitted |= {
+        fitted = self._fitted_attributes(start, targets, made.network) | {
             "_split_seed": split_seed,
             "history_": made.history,
             "n_epochs_": made.n_epochs,
             "stability_": made.stability,
-            "source_shift_": shift,
+            "source_shift_": start.source_shift,
             "stages_": made.network.stage_table(made.rates or plan.rates),
-            "lineage_": (
-                *_lineage_of(backbone, from_random),
-                self._step(len(training.y), depth, made.n_epochs, targets, shift)
-                | ({} if factory is None else dict(factory.lineage)),
-            ),
+            "lineage_": self._lineage(start, targets, len(training.y), made.n_epochs, factory),
         }
+        if earlier is None:
+            fitted |= {"_begun_from": start.named, "_begun_head": self.head, "_begun_pooling": plan.pooling}
         self._replace_fitted(fitted, gone=OF_COLUMNS)
-        root.call_on_fit_task_end(**told)
+        root.call_on_fit_task_end(**arguments)
         return self
 
     def _check_request(self, X_val: Any, y_val: Any, sample_weight_val: Any) -> torch.device:
@@ -260,14 +304,15 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         X, y, sample_weight = given
         y, weights = self._checked(X, y, sample_weight)
         class_weights = self._class_weights(y, weights, None if earlier is None else self._targets)
-        all_rows = _weighted(X, y, times(weights, _each(class_weights, y)))
+        all_rows = holdout.weighted(X, y, times(weights, holdout.of_each(class_weights, y)))
         targets = factory.targets(all_rows) if factory is not None else self._targets_of(all_rows, earlier)
         split_seed: int | None = None if earlier is None else self._split_seed
         X_val, y_val, sample_weight_val = given_val
         if X_val is not None:
             with about("X_val, y_val or sample_weight_val"):
                 y_val, weights_val = self._checked(X_val, y_val, sample_weight_val)
-                held_out = _weighted(X_val, y_val, times(weights_val, _each(class_weights, y_val)))
+                of_val = times(weights_val, holdout.of_each(class_weights, y_val))
+                held_out = holdout.weighted(X_val, y_val, of_val)
             self._check_known(held_out.y, targets, "y_val")
             return all_rows, held_out, targets, split_seed
         solved = earlier is None and factory is None and self._is_solved(all_rows.X)
@@ -275,7 +320,8 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
             return all_rows, None, targets, split_seed
         drawn = int(random.randint(2**31 - 1))
         split_seed = drawn if split_seed is None else split_seed  # validation samples are never trained on
-        training, held_out = self._split(all_rows, split_seed)
+        fraction = plain(self.validation_fraction)
+        training, held_out = holdout.split(all_rows, fraction, self._strata, split_seed)
         if factory is None:  # which may teach a class without a row
             self._check_training(training.y, all_rows.y)
         return training, held_out, targets, split_seed
@@ -314,7 +360,7 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         """Whether to hold rows back to choose the best epoch."""
         if self.early_stopping != "auto":
             return bool(self.early_stopping)
-        return len(y) >= _MANY_ROWS and self._enough_to_split(y)
+        return len(y) >= configuration.MANY_ROWS and self._enough_to_split(y)
 
     def _enough_to_split(self, y: np.ndarray) -> bool:
         return True
@@ -335,32 +381,12 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         stages = backbone.find_stages(preparation.fitted_to(preparation.read(rows.values)))
         return resolve_depth(self.freeze_depth, stages) == len(stages)
 
-    def _split(self, samples: Samples, seed: int) -> tuple[Samples, Samples]:
-        y = samples.y
-        if len(y) < 2:
-            raise ValueError(
-                "Of a single row none can be held back for validation. Set early_stopping=False, or give X_val."
-            )
-        n_held_out = self._n_held_out(y)
-        if n_held_out >= len(y):
-            raise ValueError(
-                f"validation_fraction={self.validation_fraction} of {len(y)} rows holds back {n_held_out} of them, so that "
-                "none is left to learn from. Make it smaller, or set early_stopping=False."
-            )
-        training, held_out = train_test_split(
-            np.arange(len(y)), test_size=plain(self.validation_fraction), random_state=seed, stratify=self._strata(y)
-        )
-        return samples.at(np.sort(training)), samples.at(np.sort(held_out))
-
-    def _n_held_out(self, y: np.ndarray) -> int:
-        held_out = plain(self.validation_fraction)
-        return int(np.ceil(held_out * len(y))) if held_out < 1 else int(held_out)
-
     def _strata(self, y: np.ndarray) -> np.ndarray | None:
         return None
 
     def _backbone_for(self, kind: str | None) -> Any:
-        return _UNTRAINED[kind] if self._is_auto and kind in _UNTRAINED else self.backbone
+        untrained = configuration.UNTRAINED
+        return untrained[kind] if self._is_auto and kind in untrained else self.backbone
 
     def _known_kind(self, X: Any) -> str | None:
         kind = super()._known_kind(X)
@@ -374,12 +400,35 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
     def _is_auto(self) -> bool:
         return isinstance(self.backbone, str) and self.backbone == "auto"
 
-    def _is_untrained(self, backbone: Backbone) -> bool:
-        return architectures.kind_of(self._backbone_for(backbone.kind)) is not None
+    def _start(self, training: Samples, earlier: TunableNetwork | None) -> Start:
+        """Load the network, or go on from the tuned one, and prepare the training rows for it."""
+        X = training.X
+        backbone, rows = self._resolve(X, training.weights) if earlier is None else self._resume(X)
+        named, untrained = self._backbone_for(backbone.kind), None
+        if architectures.kind_of(named) is not None:
+            untrained = partial(architectures.untrained, named, backbone.preparation)
+        preparation = backbone.preparation.with_options(max_length=plain(self.max_length), prompt=plain(self.prompt))
+        values = preparation.read(rows.values)
+        columns = self._columns_of(X, Rows(rows.kind, values))
+        self._warn_of_columns(backbone, rows)
+        preparation = preparation.fitted_to(values)
+        from_random = untrained is not None or (isinstance(self.weights, str) and self.weights == "random")
+        shift, depth = None, 0  # there is nothing in an untrained network worth keeping
+        if not from_random:
+            shift = source_shift(backbone, preparation, values, keep=resolve_cache(self.cache) is not None)
+        if untrained is None:
+            asked_for = configuration.depth_asked_for(self.freeze_depth, shift)
+            depth = resolve_depth(asked_for, backbone.find_stages(preparation))
+        named = backbone.fingerprint if untrained is None else named
+        return Start(backbone, preparation, values, columns, named, untrained, from_random, shift, depth)
 
-    def _is_random(self, untrained: bool) -> bool:
-        """Whether the network starts from random weights, those of a pretrained one's architecture included."""
-        return untrained or (isinstance(self.weights, str) and self.weights == "random")
+    def _validation_values(self, start: Start, X: Any, X_val: Any) -> Any:
+        """Prepare validation rows."""
+        with about("X_val"):
+            _check_same_columns(X, X_val)
+            rows = read_rows(X_val, start.backbone.kind)
+            self._refuse_texts_in_tables(start.backbone, rows)
+            return start.preparation.read(rows.values)
 
     def _resume(self, X: Any) -> tuple[Backbone, Rows]:
         """Go on from the network as it was tuned."""
@@ -407,99 +456,51 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
         return backbone, rows
 
     def _plan(
-        self,
-        backbone: Backbone,
-        preparation: Any,
-        depth: int,
-        untrained: bool,
-        shift: float | None,
-        device: torch.device,
-        random: np.random.RandomState,
-        *,
-        n_rows: int,
-        validates: bool,
+        self, start: Start, device: torch.device, random: np.random.RandomState, *, n_rows: int, validates: bool
     ) -> Plan:
-        own, from_random = plain_parameters(self), self._is_random(untrained)
-        run = self._frozen_run(preparation)
-        autocast = None
-        if device.type == "cuda" and self.precision != "float32":
-            dtype = resolve_precision(self.precision, device, backbone.kind)
-            autocast = None if dtype == torch.float32 else dtype
-        max_epochs = own.max_epochs
-        if max_epochs == "auto":
-            max_epochs = _FEW_EPOCHS if n_rows >= _MANY_ROWS and not from_random else _EPOCHS
-        settings = Settings(
-            max_epochs=max_epochs,
-            batch_size=own.batch_size,
-            optimizer=own.optimizer,
-            lr_scheduler=own.lr_scheduler,
-            warmup_ratio=own.warmup_ratio,
-            max_grad_norm=own.max_grad_norm,
-            n_iter_no_change=own.n_iter_no_change if validates else None,
-            seed=int(random.randint(2**31 - 1)),
-            device=device,
-            dtype=torch.float64 if preparation.exact and device.type != "mps" else torch.float32,
-            autocast=autocast,
-        )
-        head_init = "random" if untrained else own.head_init
-        fixed_norms = own.freeze_batch_norm
-        if isinstance(fixed_norms, str):
-            fixed_norms = head_init == "probe" and (shift is None or shift <= LEARNED_NORMS)
-        all_frozen = depth == len(backbone.find_stages(preparation))
-        rates, new_head_rate = self._rates(backbone.kind, head_init, untrained, all_frozen=all_frozen)
+        """Return what is trained, and how."""
+        own = plain_parameters(self)
+        own.head, own.augment = self.head, self.augment
+        seed = int(random.randint(2**31 - 1))
+        settings = configuration.training_settings(own, start, device, seed, n_rows=n_rows, validates=validates)
         source = None
         if self.source_probe is not None:
             X_source, y_source = self.source_probe
             with about("source_probe"):
-                source = preparation.read(read_rows(X_source, backbone.kind).values), column_or_1d(y_source)
-        fresh = None
-        if untrained:
-            name = self._backbone_for(backbone.kind)
-            fresh = partial(architectures.untrained, name, backbone.preparation)
-        return Plan(
-            depth=depth,
-            rates=rates,
-            new_head_rate=new_head_rate,
-            settings=settings,
-            run=run,
-            weight_decay=own.weight_decay,
-            l2_sp=own.l2_sp,
-            head=self.head,
-            head_init=head_init,
-            pooling=pooling_modes(own.pooling),
-            unfreeze_every=None if untrained else own.unfreeze_every,
-            augment=resolve_augment(self.augment, backbone.kind),
-            stability_every=own.stability_every,
-            source=source,
-            untrained=fresh,
-            fixed_norms=bool(fixed_norms),
-            interpolation=1.0 if from_random else float(own.weight_interpolation),
-        )
+                rows = read_rows(X_source, start.backbone.kind)
+                source = start.preparation.read(rows.values), column_or_1d(y_source)
+        return configuration.make_plan(own, start, settings, self._frozen_run(start.preparation), source)
 
-    def _rates(self, kind: str, head_init: str, untrained: bool, *, all_frozen: bool) -> tuple[StageRates, float]:
-        """Return the rates of stages and head, and the one of a head that starts at random."""
-        own = plain_parameters(self)
-        rate = own.learning_rate
-        if isinstance(rate, str):
-            rate = _UNTRAINED_RATE if self._is_random(untrained) else _LEARNING_RATES[kind]
-        of_new_head = rate if untrained else rate * own.head_lr_ratio
-        # Where all is frozen there is nothing under the head that its steps could distort.
-        of_head = rate if head_init == "probe" and not all_frozen else of_new_head
-        return StageRates(of_head, rate, 1.0 if untrained else own.layer_decay), of_new_head
-
-    def _fitted_attributes(
-        self, backbone: Backbone, preparation: Any, targets: Targets, network: TunableNetwork
-    ) -> dict[str, Any]:
+    def _fitted_attributes(self, start: Start, targets: Targets, network: TunableNetwork) -> dict[str, Any]:
         """Return what predictions need."""
         return {
-            "backbone_": backbone,
-            "modality_": backbone.kind,
-            "_preparation": preparation,
+            "backbone_": start.backbone,
+            "modality_": start.backbone.kind,
+            "_preparation": start.preparation,
             "_targets": targets,
             "_network": network,
             "_tuned": _Once(),
             "_n_features_out": len(network.center),
+            **start.columns,
         }
+
+    def _lineage(
+        self, start: Start, targets: Targets, n_samples: int, n_epochs: int, factory: ObjectiveFactory | None
+    ) -> tuple[dict[str, Any], ...]:
+        """Return where the network comes from, this fit last."""
+        backbone = start.backbone
+        first = "untrained" if start.from_random else "pretrained"
+        before = backbone.lineage or ({"step": first, "backbone": backbone.name, "fingerprint": backbone.fingerprint},)
+        step = {
+            "step": "fine-tuned",
+            "estimator": type(self).__name__,
+            "freeze_depth": start.depth,
+            "source_shift": start.source_shift,
+            "n_epochs": n_epochs,
+            "n_samples": n_samples,
+            "targets": targets.kind,
+        }
+        return (*before, step | ({} if factory is None else dict(factory.lineage)))
 
     # What a fitted estimator gives
 
@@ -567,24 +568,6 @@ class TunedEstimator(CallbackSupportMixin, BackboneEstimator):
     def _html_repr(self) -> str:
         shown = stages_html(self.stages_, self.source_shift_) if hasattr(self, "stages_") else ""
         return estimator_html_repr(self) + shown
-
-    def _depth_for(self, shift: float | None) -> Any:
-        """Return the depth to freeze to; all stages are trained where the rows are far from the source's."""
-        if self.freeze_depth != "auto":
-            return self.freeze_depth
-        return 0 if shift is not None and shift > ALL_STAGES else _HALF
-
-    def _step(self, n_samples: int, depth: int, n_epochs: int, targets: Targets, shift: float | None) -> dict[str, Any]:
-        """Describe this fit for the lineage."""
-        return {
-            "step": "fine-tuned",
-            "estimator": type(self).__name__,
-            "freeze_depth": depth,
-            "source_shift": shift,
-            "n_epochs": n_epochs,
-            "n_samples": n_samples,
-            "targets": targets.kind,
-        }
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -668,25 +651,3 @@ def _check_same_columns(X: Any, X_val: Any) -> None:
             f"The columns are {', '.join(other[:10])}, those of X {', '.join(own[:10])}; they have to be the same, in the "
             "same order."
         )
-
-
-def _each(class_weights: dict[Any, float], y: np.ndarray) -> np.ndarray:
-    """Return the class weight of each row."""
-    return np.array([class_weights.get(label, 1.0) for label in y.tolist()]) if class_weights else np.ones(len(y))
-
-
-def _weighted(X: Any, y: np.ndarray, weights: np.ndarray) -> Samples:
-    """Leave out rows that have no weight, which is the same as no row, and bring the others' mean to 1."""
-    kept = np.flatnonzero(weights)
-    if not len(kept):
-        raise ValueError("All sample weights are zero, so there is nothing to learn from.")
-    samples = Samples(X, y, weights, np.arange(len(y)))
-    samples = samples if len(kept) == len(weights) else samples.at(kept)
-    return replace(samples, weights=of_mean_one(samples.weights))
-
-
-def _lineage_of(backbone: Backbone, untrained: bool) -> tuple[dict[str, Any], ...]:
-    if backbone.lineage:
-        return backbone.lineage
-    step = "untrained" if untrained else "pretrained"
-    return ({"step": step, "backbone": backbone.name, "fingerprint": backbone.fingerprint},)

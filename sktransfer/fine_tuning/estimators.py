@@ -21,6 +21,8 @@ from sktransfer._labels import check_size, check_targets
 from sktransfer._parameters import is_number, plain
 from sktransfer._row_weights import of_any_size
 from sktransfer.fine_tuning.base import TunedEstimator
+from sktransfer.fine_tuning.configuration import Start
+from sktransfer.fine_tuning.holdout import n_held_out
 from sktransfer.inputs.rows import about
 from sktransfer.training.network import TunableNetwork
 from sktransfer.training.objective import Samples
@@ -249,42 +251,44 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         random_state=None,
         verbose=0,
     ):
-        self.backbone = backbone
-        self.freeze_depth = freeze_depth
-        self.learning_rate = learning_rate
-        self.head_lr_ratio = head_lr_ratio
-        self.layer_decay = layer_decay
-        self.unfreeze_every = unfreeze_every
-        self.l2_sp = l2_sp
-        self.head = head
-        self.head_init = head_init
-        self.freeze_batch_norm = freeze_batch_norm
-        self.augment = augment
+        super().__init__(
+            backbone,
+            freeze_depth=freeze_depth,
+            learning_rate=learning_rate,
+            head_lr_ratio=head_lr_ratio,
+            layer_decay=layer_decay,
+            unfreeze_every=unfreeze_every,
+            l2_sp=l2_sp,
+            head=head,
+            head_init=head_init,
+            freeze_batch_norm=freeze_batch_norm,
+            augment=augment,
+            max_epochs=max_epochs,
+            batch_size=batch_size,
+            optimizer=optimizer,
+            weight_decay=weight_decay,
+            warmup_ratio=warmup_ratio,
+            lr_scheduler=lr_scheduler,
+            max_grad_norm=max_grad_norm,
+            early_stopping=early_stopping,
+            validation_fraction=validation_fraction,
+            n_iter_no_change=n_iter_no_change,
+            weight_interpolation=weight_interpolation,
+            stability_every=stability_every,
+            source_probe=source_probe,
+            pooling=pooling,
+            modality=modality,
+            weights=weights,
+            max_length=max_length,
+            prompt=prompt,
+            device=device,
+            precision=precision,
+            cache=cache,
+            warm_start=warm_start,
+            random_state=random_state,
+            verbose=verbose,
+        )
         self.class_weight = class_weight
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.optimizer = optimizer
-        self.weight_decay = weight_decay
-        self.warmup_ratio = warmup_ratio
-        self.lr_scheduler = lr_scheduler
-        self.max_grad_norm = max_grad_norm
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.weight_interpolation = weight_interpolation
-        self.stability_every = stability_every
-        self.source_probe = source_probe
-        self.pooling = pooling
-        self.modality = modality
-        self.weights = weights
-        self.max_length = max_length
-        self.prompt = prompt
-        self.device = device
-        self.precision = precision
-        self.cache = cache
-        self.warm_start = warm_start
-        self.random_state = random_state
-        self.verbose = verbose
 
     @with_callbacks
     def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):
@@ -477,18 +481,18 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
                 "for validation. Bring more rows of it, give X_val and y_val, or set early_stopping=False."
             )
         held_out = plain(self.validation_fraction)
-        n_held_out = self._n_held_out(y)
-        if n_held_out < len(labels) or len(y) - n_held_out < len(labels):
+        held_back = n_held_out(held_out, len(y))
+        if held_back < len(labels) or len(y) - held_back < len(labels):
             raise ValueError(
-                f"validation_fraction={held_out} of {len(y)} rows holds back {n_held_out} of them; there are {len(labels)} "
+                f"validation_fraction={held_out} of {len(y)} rows holds back {held_back} of them; there are {len(labels)} "
                 "classes, which must all be on both sides. Change validation_fraction, or set early_stopping=False."
             )
         return y
 
-    def _fitted_attributes(self, backbone: Any, preparation: Any, targets: Any, network: Any) -> dict[str, Any]:
+    def _fitted_attributes(self, start: Start, targets: Any, network: TunableNetwork) -> dict[str, Any]:
         # With labels, their places: probabilities are one array, for which scikit-learn expects one array here.
         classes = np.arange(targets.n_labels) if isinstance(targets, Labels) else targets.classes
-        return {**super()._fitted_attributes(backbone, preparation, targets, network), "classes_": classes}
+        return {**super()._fitted_attributes(start, targets, network), "classes_": classes}
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -651,81 +655,6 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
     >>> model.predict(["three beds"]).shape
     (1,)
     """
-
-    def __init__(
-        self,
-        backbone="auto",
-        *,
-        freeze_depth="auto",
-        learning_rate="auto",
-        head_lr_ratio=10,
-        layer_decay=0.9,
-        unfreeze_every=None,
-        l2_sp=0.0,
-        head="linear",
-        head_init="probe",
-        freeze_batch_norm="auto",
-        augment=None,
-        max_epochs="auto",
-        batch_size=32,
-        optimizer="adamw",
-        weight_decay=0.01,
-        warmup_ratio=0.1,
-        lr_scheduler="cosine",
-        max_grad_norm=1.0,
-        early_stopping="auto",
-        validation_fraction=0.1,
-        n_iter_no_change=5,
-        weight_interpolation=1.0,
-        stability_every=None,
-        source_probe=None,
-        pooling="auto",
-        modality="auto",
-        weights=None,
-        max_length=None,
-        prompt=None,
-        device="auto",
-        precision="float32",
-        cache="memory",
-        warm_start=False,
-        random_state=None,
-        verbose=0,
-    ):
-        self.backbone = backbone
-        self.freeze_depth = freeze_depth
-        self.learning_rate = learning_rate
-        self.head_lr_ratio = head_lr_ratio
-        self.layer_decay = layer_decay
-        self.unfreeze_every = unfreeze_every
-        self.l2_sp = l2_sp
-        self.head = head
-        self.head_init = head_init
-        self.freeze_batch_norm = freeze_batch_norm
-        self.augment = augment
-        self.max_epochs = max_epochs
-        self.batch_size = batch_size
-        self.optimizer = optimizer
-        self.weight_decay = weight_decay
-        self.warmup_ratio = warmup_ratio
-        self.lr_scheduler = lr_scheduler
-        self.max_grad_norm = max_grad_norm
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.n_iter_no_change = n_iter_no_change
-        self.weight_interpolation = weight_interpolation
-        self.stability_every = stability_every
-        self.source_probe = source_probe
-        self.pooling = pooling
-        self.modality = modality
-        self.weights = weights
-        self.max_length = max_length
-        self.prompt = prompt
-        self.device = device
-        self.precision = precision
-        self.cache = cache
-        self.warm_start = warm_start
-        self.random_state = random_state
-        self.verbose = verbose
 
     @with_callbacks
     def fit(self, X, y, sample_weight=None, *, X_val=None, y_val=None, sample_weight_val=None):

@@ -135,7 +135,7 @@ class Objective(ABC):
     def probe_task(self) -> ProbeTask:
         """Return the targets of the probe that a linear head starts from."""
 
-    def begin(self, n_features: int, embeddings: np.ndarray | None) -> None:  # noqa: B027 - most have no modules
+    def begin(self, n_features: int, embeddings: np.ndarray | None) -> None:  # noqa: B027 - few have modules
         """Make the objective's own modules.
 
         Parameters
@@ -157,6 +157,16 @@ class ObjectiveFactory(Protocol):
 
     def objective(self, targets: Targets, training: Samples, validation: Samples | None) -> Objective:
         """Return the objective."""
+
+
+class Supervision:
+    """Makes the objective of targets that are the rows' own."""
+
+    lineage: Mapping[str, Any] = {}
+
+    def objective(self, targets: Targets, training: Samples, validation: Samples | None) -> Objective:
+        """Return the objective."""
+        return Supervised(targets, training, validation)
 
 
 class RowwiseObjective(Objective):

@@ -35,6 +35,8 @@ class Plan:
         See `make_head`.
     head_init : {"probe", "random"}
         Where the head starts.
+    tempered : bool
+        Whether a head that starts as a probe is tempered before the stages under it are trained.
     pooling : str, tuple of str or None
         How embeddings are pooled; None for the backbone's own way.
     unfreeze_every : int or None
@@ -64,6 +66,7 @@ class Plan:
     l2_sp: float
     head: Any
     head_init: str
+    tempered: bool
     pooling: str | tuple[str, ...] | None
     unfreeze_every: int | None
     augment: Callable[[torch.Tensor], torch.Tensor] | None

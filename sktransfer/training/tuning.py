@@ -73,7 +73,7 @@ def tune(
     plan: Plan,
     *,
     earlier: TunableNetwork | None = None,
-    watch: Callable[[TunableNetwork], Sequence[Observer]] = lambda network: (),
+    make_observers: Callable[[TunableNetwork], Sequence[Observer]] = lambda network: (),
 ) -> Tuned:
     """Tune a copy of a network.
 
@@ -93,7 +93,7 @@ def tune(
         How.
     earlier : TunableNetwork, optional
         A tuned network whose head and scaling are taken over.
-    watch : callable, optional
+    make_observers : callable, optional
         Returns observers of the training, given the network.
 
     Returns
@@ -110,16 +110,20 @@ def tune(
     vectors, temperature = None, 1.0
     if plan.head_init == "probe" and earlier is None:
         vectors = embeddings_of(rows, plan)
-        temperature = start_head(network, vectors, objective, plan)
+        probe_temperature = start_head(network, vectors, objective, plan)
+        if plan.tempered and not cut.all_frozen:
+            temperature = probe_temperature
     held_out = None if validation_values is None else _held_out(cut, rows, validation_values, plan)
     if done:
         return _as_it_starts(network, held_out, objective, plan)
     with preserved_generators(seed=plan.settings.seed):
         objective.begin(n_features, None if vectors is None else scaled_as_in(network, vectors))
     del vectors  # of many rows they are large, and training takes long
-    changing = _changing(network, plan, 1.0 if cut.all_frozen else temperature, goes_on=earlier is not None)
+    changing = _changing(
+        network, plan, temperature if plan.tempered and not cut.all_frozen else 1.0, goes_on=earlier is not None
+    )
     stability = _stability(network, rows, plan)
-    observers = [*changing, *watch(network), *([] if stability is None else [stability])]
+    observers = [*changing, *make_observers(network), *([] if stability is None else [stability])]
     try:
         result = train(
             network,
