@@ -131,20 +131,7 @@ class _Distilled(OneStateMixin, MetaEstimatorMixin, BaseEstimator):
         check_consistent_length(X, y)
         if not len(labelled):
             raise ValueError("Found 0 samples in X, while there must be rows to learn from.")
-        frozen = [is_frozen(one) for one in as_list(self.teacher)]
-        if not labelled.any() and (self.alpha > 0 or not all(frozen)):
-            what = "alpha > 0 weighs labels" if self.alpha > 0 else "the teacher is fitted to labelled rows"
-            raise ValueError(
-                f"No row has a label, but {what}. Give rows with labels, or set alpha=0 and wrap every teacher in "
-                "FrozenEstimator."
-            )
-        weights = None
-        if sample_weight is not None:
-            weights = of_usual_size(check_row_weights(sample_weight, X))
-            if not weights.any():
-                raise ValueError("All sample weights are zero, so there is nothing to learn from.")
-            if labelled.any() and not weights[labelled].any():
-                raise ValueError("The weights of all rows with a label are zero, so no label counts.")
+        weights = self._checked_weights(sample_weight, labelled, X)
         weighs = weights is not None or (0 < self.alpha < 1 and not labelled.all())
         check_student(student, X, classifies=self._classifies, weighs=weighs)
         self._check_weighted_teachers(weights)
@@ -189,6 +176,24 @@ class _Distilled(OneStateMixin, MetaEstimatorMixin, BaseEstimator):
             made["classes_"] = data.classes
         self._replace_fitted(made, gone=columns)
         return self
+
+    def _checked_weights(self, sample_weight: Any, labelled: np.ndarray, X: Any) -> np.ndarray | None:
+        """Return weights of a usual size; refuse a fit in which no label counts, or none is there where one is needed."""
+        frozen = [is_frozen(one) for one in as_list(self.teacher)]
+        if not labelled.any() and (self.alpha > 0 or not all(frozen)):
+            what = "alpha > 0 weighs labels" if self.alpha > 0 else "the teacher is fitted to labelled rows"
+            raise ValueError(
+                f"No row has a label, but {what}. Give rows with labels, or set alpha=0 and wrap every teacher in "
+                "FrozenEstimator."
+            )
+        if sample_weight is None:
+            return None
+        weights = of_usual_size(check_row_weights(sample_weight, X))
+        if not weights.any():
+            raise ValueError("All sample weights are zero, so there is nothing to learn from.")
+        if labelled.any() and not weights[labelled].any():
+            raise ValueError("The weights of all rows with a label are zero, so no label counts.")
+        return weights
 
     def _check_parties(self) -> Any:
         check_teachers(self.teacher, self.teacher_weights, classifies=self._classifies)
