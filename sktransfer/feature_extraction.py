@@ -9,10 +9,9 @@ from typing import Any
 import narwhals.stable.v2 as nw
 import torch
 from scipy.sparse import issparse
-from sklearn.utils._param_validation import StrOptions
-from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import check_is_fitted
 
+from sktransfer._compat import StrOptions, _get_output_config
 from sktransfer._containers import as_container
 from sktransfer._parameters import path_or_name, plain, plain_parameters, whole
 from sktransfer.backbone_estimator import OF_COLUMNS, BackboneEstimator

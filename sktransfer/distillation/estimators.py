@@ -11,17 +11,12 @@ from scipy.sparse import issparse
 from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin, MetaEstimatorMixin, RegressorMixin, clone
 from sklearn.exceptions import NotFittedError
-from sklearn.utils import _safe_indexing, column_or_1d, get_tags
-from sklearn.utils._param_validation import HasMethods, StrOptions
+from sklearn.utils import column_or_1d, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import (
-    _check_y,
-    _num_samples,
-    check_consistent_length,
-    check_is_fitted,
-)
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 
+from sktransfer._compat import HasMethods, StrOptions, _check_y, _num_samples, _safe_indexing
 from sktransfer._containers import as_container
 from sktransfer._labels import check_container, check_size, check_targets
 from sktransfer._parameters import plain, plain_parameters, random_states, real, share_of_rows, whole

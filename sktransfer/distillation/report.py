@@ -13,9 +13,9 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline
-from sklearn.utils import _safe_indexing
 from torch import nn
 
+from sktransfer._compat import _safe_indexing
 from sktransfer.backbones.sources.modules import ModuleBackbone
 from sktransfer.caching.pickled import pickled_size
 from sktransfer.distillation.teachers import combine, fit_weighted

@@ -8,8 +8,8 @@ import numpy as np
 from scipy.special import softmax
 from sklearn.base import clone
 from sklearn.pipeline import Pipeline
-from sklearn.utils import _safe_indexing
 
+from sktransfer._compat import _safe_indexing
 from sktransfer.caching import resolve_cache
 from sktransfer.distillation.soft_targets import DistillationData
 from sktransfer.distillation.teachers import estimator_type, fit_weighted, has_method, is_search, takes_weights

@@ -16,11 +16,12 @@ from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import check_cv
 from sklearn.pipeline import Pipeline
-from sklearn.utils import _safe_indexing, get_tags
+from sklearn.utils import get_tags
 from sklearn.utils.metadata_routing import get_routing_for_object
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 from torch import nn
 
+from sktransfer._compat import _safe_indexing
 from sktransfer._labels import refuse_masked
 from sktransfer._locks import ProcessLock
 from sktransfer._parameters import is_number

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from sklearn.callback import CallbackSupportMixin
 from sklearn.utils import column_or_1d, estimator_html_repr
-from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import type_of_target
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import nn
 
+from sktransfer._compat import StrOptions
 from sktransfer._containers import as_container
 from sktransfer._labels import check_targets
 from sktransfer._locks import ProcessLock

@@ -10,13 +10,10 @@ from scipy.sparse import issparse
 from sklearn.base import ClassifierMixin, RegressorMixin
 from sklearn.callback import with_callbacks
 from sklearn.utils import column_or_1d, compute_class_weight
-from sklearn.utils._param_validation import StrOptions
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
-from sklearn.utils.validation import (
-    _check_y,
-    check_array,
-)
+from sklearn.utils.validation import check_array
 
+from sktransfer._compat import StrOptions, _check_y
 from sktransfer._labels import check_size, check_targets
 from sktransfer._parameters import is_number, plain
 from sktransfer._row_weights import of_any_size

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
-from sklearn.utils import _safe_indexing
 from torch import nn
 
+from sktransfer._compat import _safe_indexing
 from sktransfer.runtime.batching import even_batches
 from sktransfer.training.targets import Targets
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from scipy import sparse
 from sklearn.preprocessing import normalize as scale_to_unit_length
-from sklearn.utils.validation import _num_samples
 
+from sktransfer._compat import _num_samples
 from sktransfer._nearest import did_you_mean
 from sktransfer.backbones.sklearn_models.fitted_models import FittedModel
 from sktransfer.backbones.sklearn_models.leaves import LeafColumns
