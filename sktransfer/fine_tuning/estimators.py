@@ -51,8 +51,8 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         untrained network has nothing worth keeping: all its stages are trained.
     learning_rate : float or "auto", default="auto"
         Peak learning rate of the top stage that is trained. ``"auto"`` is 1e-4 for pretrained
-        networks that read texts, 3e-4 for others, and 1e-3 for untrained ones. A head that starts
-        as a probe is trained at the same rate.
+        networks that read texts, or whose `source_shift_` is at most 0.1; 3e-4 for others, and
+        1e-3 for untrained ones. A head that starts as a probe is trained at the same rate.
     head_lr_ratio : float, default=10
         Learning rate of a head that starts at random, or on a network that is frozen, as a
         multiple of `learning_rate`. In an untrained network it is 1.
@@ -72,7 +72,7 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         with a penalty that cross-validation chooses, so that a random head does not distort the
         network before it has learned something itself. Before stages are trained under it, its
         scores are divided by a temperature at which the training loss is the cross-validated one:
-        otherwise there is next to no gradient. A head that is not linear is trained on the
+        otherwise there is next to no gradient. Not where `source_shift_` is at most 0.1. A head that is not linear is trained on the
         embeddings alone first, for `max_epochs`.
     freeze_batch_norm : "auto" or bool, default="auto"
         Whether batch norm keeps the statistics of pretraining in the stages that are trained; in
@@ -519,8 +519,8 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         untrained network has nothing worth keeping: all its stages are trained.
     learning_rate : float or "auto", default="auto"
         Peak learning rate of the top stage that is trained. ``"auto"`` is 1e-4 for pretrained
-        networks that read texts, 3e-4 for others, and 1e-3 for untrained ones. A head that starts
-        as a probe is trained at the same rate.
+        networks that read texts, or whose `source_shift_` is at most 0.1; 3e-4 for others, and
+        1e-3 for untrained ones. A head that starts as a probe is trained at the same rate.
     head_lr_ratio : float, default=10
         Learning rate of a head that starts at random, or on a network that is frozen, as a
         multiple of `learning_rate`. In an untrained network it is 1.
@@ -540,7 +540,7 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         with a penalty that cross-validation chooses, so that a random head does not distort the
         network before it has learned something itself. Before stages are trained under it, its
         scores are divided by a temperature at which the training loss is the cross-validated one:
-        otherwise there is next to no gradient. A head that is not linear is trained on the
+        otherwise there is next to no gradient. Not where `source_shift_` is at most 0.1. A head that is not linear is trained on the
         embeddings alone first, for `max_epochs`.
     freeze_batch_norm : "auto" or bool, default="auto"
         Whether batch norm keeps the statistics of pretraining in the stages that are trained; in
