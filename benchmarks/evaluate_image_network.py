@@ -33,7 +33,7 @@ from benchmarks.train_image_network import (
     readout_constants,
 )
 from sktransfer import PretrainedFeatureExtractor
-from sktransfer.backbones.small_resnet import SmallResNet
+from sktransfer.backbones.networks.small_resnet import SmallResNet
 
 STRENGTHS = np.logspace(-4, 2, 7)
 N_SEEDS, N_SPLITS, N_REPEATS, N_RANDOM = 10, 5, 5, 3

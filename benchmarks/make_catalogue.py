@@ -18,7 +18,7 @@ import torch
 import torchvision
 from torch import nn
 
-from sktransfer.backbones.torchvision_models import _build, _head_of, torchvision_names
+from sktransfer.backbones.sources.torchvision_models import _build, _head_of, torchvision_names
 
 CATALOGUE = Path(__file__).parents[1] / "sktransfer" / "backbones" / "catalogue.json"
 # torchvision states a licence for its SWAG weights only; the rest comes under the licence of the package.

@@ -28,8 +28,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from sktransfer import ModuleBackbone, PretrainedFeatureExtractor
-from sktransfer.backbones.image import ImageTransform
-from sktransfer.backbones.small_resnet import SmallResNet
+from sktransfer.backbones.networks.small_resnet import SmallResNet
+from sktransfer.inputs.image import ImageTransform
 
 WEIGHTS = Path(__file__).parents[1] / "sktransfer" / "weights" / "image-resnet"
 WIDTHS = (32, 64, 128, 160)

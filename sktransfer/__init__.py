@@ -16,13 +16,13 @@ _HOME = {
     "DistilledRegressor": "sktransfer.distillation",
     "FineTunedClassifier": "sktransfer.fine_tuning",
     "FineTunedRegressor": "sktransfer.fine_tuning",
-    "ModuleBackbone": "sktransfer.backbones.modules",
+    "ModuleBackbone": "sktransfer.backbones.sources.modules",
     "PretrainedFeatureExtractor": "sktransfer.feature_extraction",
     "cache_clear": "sktransfer.caching",
     "cache_info": "sktransfer.caching",
-    "list_backbones": "sktransfer.backbones.catalogue",
+    "list_backbones": "sktransfer.backbones.sources.catalogue",
     "set_cache_limit": "sktransfer.caching",
-    "unload_backbones": "sktransfer.backbones.loading",
+    "unload_backbones": "sktransfer.backbones.sources.loading",
 }
 
 __all__ = [
@@ -43,9 +43,9 @@ __all__ = [
 
 if TYPE_CHECKING:
     from sktransfer.backbones.card import Card
-    from sktransfer.backbones.catalogue import list_backbones
-    from sktransfer.backbones.loading import unload_backbones
-    from sktransfer.backbones.modules import ModuleBackbone
+    from sktransfer.backbones.sources.catalogue import list_backbones
+    from sktransfer.backbones.sources.loading import unload_backbones
+    from sktransfer.backbones.sources.modules import ModuleBackbone
     from sktransfer.caching import CacheInfo, cache_clear, cache_info, set_cache_limit
     from sktransfer.distillation import DistilledClassifier, DistilledRegressor
     from sktransfer.feature_extraction import PretrainedFeatureExtractor

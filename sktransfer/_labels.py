@@ -11,7 +11,8 @@ import narwhals.stable.v2 as nw
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.utils import assert_all_finite
-from sklearn.utils._missing import is_pandas_na
+
+from sktransfer._compat import is_pandas_na
 
 # Beyond it squares of differences, and differences themselves, are no numbers any more.
 _LARGEST_TARGET = 1e300

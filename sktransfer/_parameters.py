@@ -9,8 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from sklearn.utils._param_validation import Interval, Options, RealNotInt
 
+from sktransfer._compat import Interval, Options, RealNotInt
 from sktransfer._paths import is_path
 
 # What a number of rows, epochs or tokens is counted in, and what a network computes in.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from sklearn.utils.validation import _check_sample_weight
 
+from sktransfer._compat import _check_sample_weight
 from sktransfer._labels import check_container
 
 # A weight that is not 0 stays above it, however small its share.

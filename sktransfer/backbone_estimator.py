@@ -20,15 +20,15 @@ from sktransfer._locks import ProcessLock
 from sktransfer._parameters import plain
 from sktransfer.backbones.backbone import Backbone
 from sktransfer.backbones.encoding import Run
-from sktransfer.backbones.fitted_models import find_model
-from sktransfer.backbones.image_rows import refuse_one_image
-from sktransfer.backbones.loading import check_backbone, known_kind, load_backbone, reads_missing
-from sktransfer.backbones.model_objects import is_model_object
-from sktransfer.backbones.preparation import Preparation
-from sktransfer.backbones.rows import Rows, read_rows
-from sktransfer.backbones.table import TablePreparation
-from sktransfer.backbones.table_columns import warn_of_columns
+from sktransfer.backbones.sklearn_models.fitted_models import find_model
+from sktransfer.backbones.sources.loading import check_backbone, known_kind, load_backbone, reads_missing
+from sktransfer.backbones.sources.model_objects import is_model_object
 from sktransfer.caching import resolve_cache
+from sktransfer.inputs.image_rows import refuse_one_image
+from sktransfer.inputs.preparation import Preparation
+from sktransfer.inputs.rows import Rows, read_rows
+from sktransfer.inputs.table import TablePreparation
+from sktransfer.inputs.table_columns import warn_of_columns
 from sktransfer.runtime.device import resolve_device, resolve_precision
 
 Method = TypeVar("Method", bound=Callable[..., Any])

@@ -9,23 +9,22 @@ from typing import Any
 import narwhals.stable.v2 as nw
 import torch
 from scipy.sparse import issparse
-from sklearn.utils._param_validation import StrOptions
-from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import check_is_fitted
 
+from sktransfer._compat import StrOptions, _get_output_config
 from sktransfer._containers import as_container
 from sktransfer._parameters import path_or_name, plain, plain_parameters, whole
 from sktransfer.backbone_estimator import OF_COLUMNS, BackboneEstimator
 from sktransfer.backbones.backbone import Backbone
 from sktransfer.backbones.encoding import Run, encode
-from sktransfer.backbones.fitted_models import FittedModel, find_model, input_tags_of, take_model
-from sktransfer.backbones.image_rows import refuse_one_image
-from sktransfer.backbones.model_readout import ModelReadout
 from sktransfer.backbones.pooling import POOLINGS, WINDOW_POOLINGS
-from sktransfer.backbones.preparation import Preparation
 from sktransfer.backbones.readout import check_layer, make_readout, pooling_modes
-from sktransfer.backbones.rows import KINDS, Rows, read_rows
+from sktransfer.backbones.sklearn_models.fitted_models import FittedModel, find_model, input_tags_of, take_model
+from sktransfer.backbones.sklearn_models.model_readout import ModelReadout
 from sktransfer.caching import resolve_cache
+from sktransfer.inputs.image_rows import refuse_one_image
+from sktransfer.inputs.preparation import Preparation
+from sktransfer.inputs.rows import KINDS, Rows, read_rows
 from sktransfer.runtime.device import PRECISIONS, resolve_device, resolve_precision
 from sktransfer.runtime.global_settings import known_settings
 

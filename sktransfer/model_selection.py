@@ -17,10 +17,9 @@ from narwhals.stable.v2.dependencies import (
 from scipy import sparse
 from sklearn import get_config
 from sklearn.metrics import check_scoring
-from sklearn.utils import _safe_indexing
-from sklearn.utils._metadata_requests import UNUSED, _MetadataRequester
-from sklearn.utils.validation import _num_samples, check_consistent_length
+from sklearn.utils.validation import check_consistent_length
 
+from sktransfer._compat import UNUSED, _MetadataRequester, _num_samples, _safe_indexing
 from sktransfer._labels import check_container, check_targets
 
 

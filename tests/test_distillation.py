@@ -571,7 +571,7 @@ def test_hints_bring_the_students_features_closer_to_the_teachers():
         fitted = Ridge(1.0).fit(own[:300], features[:300])
         errors.append(fitted.score(own[300:], features[300:]))
         assert model.predict_proba(X).shape == (400, 3)
-        assert model.student_._network.projection is None
+        assert set(dict(model.student_._network.named_children())) == {"suffix", "head"}
     assert errors[1] > errors[0] + 0.01
 
 

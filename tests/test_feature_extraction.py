@@ -152,8 +152,10 @@ def test_a_module_that_cannot_read_the_images_says_how_to_prepare_them(images):
 
 def test_a_search_loads_once_and_encodes_every_row_once(text_module, texts, monkeypatch):
     loads = []
-    snapshot = sktransfer.backbones.modules.snapshot
-    monkeypatch.setattr("sktransfer.backbones.modules.snapshot", lambda module: loads.append(1) or snapshot(module))
+    snapshot = sktransfer.backbones.sources.modules.snapshot
+    monkeypatch.setattr(
+        "sktransfer.backbones.sources.modules.snapshot", lambda module: loads.append(1) or snapshot(module)
+    )
     X = [f"card {' one' * (i % 7)} {'two ' * (i // 7)}" for i in range(60)]
     assert len(set(X)) == 60
     model = make_pipeline(PretrainedFeatureExtractor(text_module), LogisticRegression())

@@ -28,8 +28,8 @@ from sktransfer import (
     FineTunedRegressor,
     ModuleBackbone,
     PretrainedFeatureExtractor,
-    tuned_estimator,
 )
+from sktransfer.fine_tuning import holdout
 from sktransfer.training import probe
 
 
@@ -621,7 +621,7 @@ def _with_noise(image):
 
 @pytest.mark.parametrize("depth", [0, 1, 2])
 def test_order_in_memory_changes_nothing_but_speed(depth, monkeypatch):
-    from sktransfer.training.tunable import TunableNetwork
+    from sktransfer.training.network import TunableNetwork
 
     images = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3)).astype(np.uint8)
     y = np.arange(12) % 2
@@ -836,7 +836,7 @@ def test_a_warm_start_holds_back_the_same_rows(backbone, table, monkeypatch):
         drawn.append(parts[1].tolist())
         return parts
 
-    monkeypatch.setattr(tuned_estimator, "train_test_split", split)
+    monkeypatch.setattr(holdout, "train_test_split", split)
     model = quick(backbone, warm_start=True, early_stopping=True, validation_fraction=0.3, random_state=None)
     model.fit(*table).fit(*table)
     assert sorted(drawn[0]) == sorted(drawn[1])

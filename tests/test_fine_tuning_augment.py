@@ -9,7 +9,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 from sktransfer import FineTunedClassifier, ModuleBackbone
-from sktransfer.backbones.augmentation import resolve_augment
+from sktransfer.inputs.augmentation import resolve_augment
 
 
 class TinyNetwork(nn.Module):

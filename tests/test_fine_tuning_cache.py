@@ -115,18 +115,18 @@ def arrays_held(owners):
 @pytest.mark.parametrize("n_val", [None, 50, 300])
 def test_what_a_fit_and_the_cache_hold_together_stays_under_the_limit(monkeypatch, n_val):
     owners, most = [], []
-    keep, validate = NetworkRows._keep_activations, loop._Net.validate
+    keep, write = NetworkRows._keep_activations, loop._Monitor._write
 
     def noted(self):
         keep(self)
         owners.append(self)
 
-    def measured(self):
+    def measured(self, *entry):
         most.append(arrays_held(owners))
-        return validate(self)
+        return write(self, *entry)
 
     monkeypatch.setattr(NetworkRows, "_keep_activations", noted)
-    monkeypatch.setattr(loop._Net, "validate", measured)
+    monkeypatch.setattr(loop._Monitor, "_write", measured)
     limit = 4_000_000
     sktransfer.set_cache_limit(limit)
     X = np.random.default_rng(0).normal(size=(300 + (n_val or 0), 4))

@@ -16,7 +16,7 @@ TEXTS = ["how do i reset my card", "thanks", "the delivery was late", "one two t
 
 def spied(monkeypatch):
     """Note, for each step of a training, the mode of every module of the network that is trained."""
-    from sktransfer.training.tunable import TunableNetwork
+    from sktransfer.training.network import TunableNetwork
 
     steps, forward = [], TunableNetwork.forward
 

@@ -22,7 +22,7 @@ from sktransfer import (
     cache_info,
 )
 from sktransfer._locks import ProcessLock, process_locks
-from sktransfer.backbones.hooks import own_hooks
+from sktransfer.backbones.splitting.hooks import own_hooks
 from sktransfer.caching import memory_cache
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")

@@ -11,9 +11,9 @@ import numpy as np
 from sktransfer.backbones.backbone import Backbone
 from sktransfer.backbones.encoding import EncodingPass, Run, look_up
 from sktransfer.backbones.keyed import keyed
-from sktransfer.backbones.preparation import Preparation
 from sktransfer.backbones.readout import Readout
-from sktransfer.backbones.split_check import trim
+from sktransfer.backbones.splitting.split_check import trim
+from sktransfer.inputs.preparation import Preparation
 from sktransfer.runtime.device import frozen_pass
 
 

@@ -18,16 +18,16 @@ from torch import nn
 from sktransfer._locks import ProcessLock
 from sktransfer.backbones.card import Card
 from sktransfer.backbones.checkpoints import check_finite
-from sktransfer.backbones.fingerprint import Code, code_of, fingerprint, module_tensors
 from sktransfer.backbones.frozen_copy import frozen_copy, watched
-from sktransfer.backbones.hooks import own_hooks
-from sktransfer.backbones.live_parts import live_parts
+from sktransfer.backbones.identity.fingerprint import Code, code_of, fingerprint, module_tensors
+from sktransfer.backbones.identity.live_parts import live_parts
 from sktransfer.backbones.pooling import pool
-from sktransfer.backbones.preparation import Inputs, Preparation
-from sktransfer.backbones.split import Split, SplitError, split_network
-from sktransfer.backbones.split_check import SplitCheck, check_split
-from sktransfer.backbones.stages import Stage, find_stages, resolve_stages
-from sktransfer.backbones.trace import tensors_in
+from sktransfer.backbones.splitting.hooks import own_hooks
+from sktransfer.backbones.splitting.split import Split, SplitError, split_network
+from sktransfer.backbones.splitting.split_check import SplitCheck, check_split
+from sktransfer.backbones.splitting.stages import Stage, find_stages, resolve_stages
+from sktransfer.backbones.splitting.trace import tensors_in
+from sktransfer.inputs.preparation import Inputs, Preparation
 from sktransfer.runtime.device import is_out_of_memory
 from sktransfer.runtime.kernels import FrozenKernels, kernels_for
 from sktransfer.runtime.seeding import preserved_generators
@@ -356,7 +356,7 @@ class Backbone:
         Parameters
         ----------
         depth : int
-            Number of frozen stages, see :func:`~sktransfer.backbones.stages.resolve_depth`.
+            Number of frozen stages, see :func:`~sktransfer.backbones.splitting.stages.resolve_depth`.
         preparation : Preparation, optional
             Makes example rows, where the backbone's own leaves their size open.
 
@@ -528,18 +528,19 @@ class Backbone:
         handle.__dict__.update(state, lock=ProcessLock("a network"), _replicas={}, remembered={})
         return handle
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        from sktransfer.backbones import loading
-
-        if self.origin is not None:
-            return loading.load_again, (self.origin, self.fingerprint)
+    def state_for_pickle(self) -> dict[str, Any]:
+        """Return what another process needs, weights included; see `restored`."""
         made_anew = ("lock", "_replicas", "remembered", "_code", "_live_parts")
         state = {name: value for name, value in self.__dict__.items() if name not in made_anew}
         # A copy, which shares the tensors: another thread's pass may set hooks on the network while it is written.
         with self.lock:
             tensors = [*self._network.parameters(), *self._network.buffers()]
             state["_network"] = copy.deepcopy(self._network, {id(tensor): tensor for tensor in tensors})
-        return loading.take_in, (state,)
+        return state
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # `sources.loading` registers how, since a pickle has to name what loads a backbone again.
+        raise TypeError("Import sktransfer.backbones.sources.loading before a backbone is pickled.")
 
 
 def _frozen(module: nn.Module) -> nn.Module:

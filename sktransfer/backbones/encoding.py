@@ -15,11 +15,11 @@ import torch
 from sktransfer.backbones.backbone import Backbone
 from sktransfer.backbones.keyed import keyed
 from sktransfer.backbones.pooling import pool_windows
-from sktransfer.backbones.preparation import Preparation
 from sktransfer.backbones.readout import Readout
-from sktransfer.backbones.rows import Rows
-from sktransfer.backbones.text import TextPreparation
 from sktransfer.caching.interface import RowCache
+from sktransfer.inputs.preparation import Preparation
+from sktransfer.inputs.rows import Rows
+from sktransfer.inputs.text import TextPreparation
 from sktransfer.runtime.batching import batches_by_size, made_ahead
 from sktransfer.runtime.device import free_memory, frozen_pass, is_out_of_memory
 from sktransfer.runtime.progress import progress_bar

@@ -14,8 +14,8 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.overrides import TorchFunctionMode
 
-from sktransfer.backbones.hooks import own_hooks
-from sktransfer.backbones.trace import tensors_in
+from sktransfer.backbones.splitting.hooks import own_hooks
+from sktransfer.backbones.splitting.trace import tensors_in
 
 # Exactly these: a subclass may do more than its base.
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

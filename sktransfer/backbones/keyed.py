@@ -6,10 +6,10 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 from sktransfer.backbones.backbone import Backbone
-from sktransfer.backbones.preparation import Preparation
 from sktransfer.caching import memory_cache
 from sktransfer.caching.interface import RowCache
 from sktransfer.caching.keys import context_digest
+from sktransfer.inputs.preparation import Preparation
 
 # What was said already, once in a process.
 _said: set[tuple[str, tuple[str, ...]]] = set()

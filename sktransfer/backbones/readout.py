@@ -8,7 +8,7 @@ from typing import Any
 from sktransfer._parameters import is_int
 from sktransfer.backbones.backbone import Backbone
 from sktransfer.backbones.pooling import POOLINGS
-from sktransfer.backbones.preparation import Preparation
+from sktransfer.inputs.preparation import Preparation
 
 
 @dataclass(frozen=True)

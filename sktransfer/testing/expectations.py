@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import clone, is_classifier, is_regressor
-from sklearn.utils._testing import set_random_state
 
-from sktransfer.backbones.loading import unload_backbones
+from sktransfer._compat import set_random_state
+from sktransfer.backbones.sources.loading import unload_backbones
 from sktransfer.caching import cache_clear
 from sktransfer.testing.samples import Sample
 

@@ -20,24 +20,7 @@ def make_series(folder: Path) -> Sample:
         kind="series",
         rows=rows,
         topics=topics,
-        # An estimator has to be told that an array holds series: it could hold images.
-        containers=[
-            Container("tuple", tuple),
-            Container("array", np.stack),
-            Container("array in Fortran order", lambda rows: np.asfortranarray(np.stack(rows))),
-            Container("array with negative strides", lambda rows: np.stack(rows[::-1])[::-1]),
-            Container("float32 array", lambda rows: np.stack(rows).astype(np.float32)),
-            Container("array of objects", objects),
-            Container("array of one column", lambda rows: objects(rows).reshape(-1, 1)),
-            Container("array protocol", lambda rows: ArrayProtocol(np.stack(rows))),
-            Container("lists", lambda rows: [row.tolist() for row in rows]),
-            Container("pandas Series of arrays", lambda rows: pandas().Series(rows)),
-            Container("pandas DataFrame of arrays", _pandas_frame, is_frame=True),
-            Container("polars Series of lists", lambda rows: polars().Series("series", _lists(rows))),
-            Container(
-                "polars DataFrame of lists", lambda rows: polars().DataFrame({"series": _lists(rows)}), is_frame=True
-            ),
-        ],
+        containers=_containers(),
         odd_rows=[
             rows[0][:, :1],
             rows[0][:, :2],
@@ -79,6 +62,27 @@ def make_series(folder: Path) -> Sample:
         },
         bare_rows=[rows[0][0], rows[0][0].tolist()],
     )
+
+
+def _containers() -> list[Container]:
+    # An estimator has to be told that an array holds series: it could hold images.
+    return [
+        Container("tuple", tuple),
+        Container("array", np.stack),
+        Container("array in Fortran order", lambda rows: np.asfortranarray(np.stack(rows))),
+        Container("array with negative strides", lambda rows: np.stack(rows[::-1])[::-1]),
+        Container("float32 array", lambda rows: np.stack(rows).astype(np.float32)),
+        Container("array of objects", objects),
+        Container("array of one column", lambda rows: objects(rows).reshape(-1, 1)),
+        Container("array protocol", lambda rows: ArrayProtocol(np.stack(rows))),
+        Container("lists", lambda rows: [row.tolist() for row in rows]),
+        Container("pandas Series of arrays", lambda rows: pandas().Series(rows)),
+        Container("pandas DataFrame of arrays", _pandas_frame, is_frame=True),
+        Container("polars Series of lists", lambda rows: polars().Series("series", _lists(rows))),
+        Container(
+            "polars DataFrame of lists", lambda rows: polars().DataFrame({"series": _lists(rows)}), is_frame=True
+        ),
+    ]
 
 
 def _rhythm(topic: int, seed: int) -> np.ndarray:

@@ -18,10 +18,10 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import get_tags
-from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from sktransfer._compat import Interval, StrOptions
 from sktransfer.testing.expectations import (
     METHODS,
     answers,

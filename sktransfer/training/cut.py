@@ -12,10 +12,10 @@ import torch
 from sktransfer.backbones.activations import Activations
 from sktransfer.backbones.backbone import Backbone
 from sktransfer.backbones.encoding import Run, encode
-from sktransfer.backbones.preparation import Inputs, Preparation
 from sktransfer.backbones.readout import Readout
-from sktransfer.backbones.rows import Rows
-from sktransfer.backbones.split import Split
+from sktransfer.backbones.splitting.split import Split
+from sktransfer.inputs.preparation import Inputs, Preparation
+from sktransfer.inputs.rows import Rows
 from sktransfer.runtime.device import frozen_pass
 
 

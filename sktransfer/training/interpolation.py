@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch.nn.modules.batchnorm import _NormBase
 
+from sktransfer.training.network import TunableNetwork
 from sktransfer.training.observers import Bystander
-from sktransfer.training.tunable import TunableNetwork
 
 
 class Interpolation(Bystander):

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 
 from sktransfer.runtime.progress import progress_bar
+from sktransfer.training.network import TunableNetwork
 from sktransfer.training.rows import NetworkRows
 from sktransfer.training.settings import Settings
 from sktransfer.training.stability import StabilityMonitor, StabilityRecord
-from sktransfer.training.tunable import TunableNetwork
 
 
 class Bystander:

@@ -11,31 +11,8 @@ import torch
 from torch import nn
 
 from sktransfer.backbones.encoding import Run
+from sktransfer.training.network import StageRates
 from sktransfer.training.settings import Settings
-from sktransfer.training.tunable import StageRates
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Labelled rows.
-
-    Attributes
-    ----------
-    values : sequence
-        Rows as the preparation takes them.
-    codes : ndarray
-        Targets as `Targets.encode` gives them.
-    weights : ndarray of shape (n,)
-        Weights of the rows, all above zero.
-    """
-
-    values: Sequence[Any]
-    codes: np.ndarray
-    weights: np.ndarray
-
-    def at(self, places: np.ndarray) -> Examples:
-        """Return the rows at some places."""
-        return Examples([self.values[place] for place in places], self.codes[places], self.weights[places])
 
 
 @dataclass(frozen=True)
@@ -58,6 +35,8 @@ class Plan:
         See `make_head`.
     head_init : {"probe", "random"}
         Where the head starts.
+    tempered : bool
+        Whether a head that starts as a probe is tempered before the stages under it are trained.
     pooling : str, tuple of str or None
         How embeddings are pooled; None for the backbone's own way.
     unfreeze_every : int or None
@@ -87,6 +66,7 @@ class Plan:
     l2_sp: float
     head: Any
     head_init: str
+    tempered: bool
     pooling: str | tuple[str, ...] | None
     unfreeze_every: int | None
     augment: Callable[[torch.Tensor], torch.Tensor] | None

@@ -12,9 +12,9 @@ import torch
 
 from sktransfer.backbones.activations import Activations
 from sktransfer.backbones.encoding import Run, prepare_rows
-from sktransfer.backbones.preparation import Inputs, Preparation
-from sktransfer.backbones.split_check import light_inputs, pad_rows
+from sktransfer.backbones.splitting.split_check import light_inputs, pad_rows
 from sktransfer.caching.memory import ENTRY_OVERHEAD_BYTES, memory_cache
+from sktransfer.inputs.preparation import Inputs, Preparation
 from sktransfer.runtime.batching import batches_by_size, made_ahead
 from sktransfer.training.cut import Cut
 

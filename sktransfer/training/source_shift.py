@@ -11,15 +11,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sktransfer.backbones.backbone import Backbone, explained
 from sktransfer.backbones.keyed import keyed
-from sktransfer.backbones.preparation import Preparation
 from sktransfer.caching import memory_cache
 from sktransfer.caching.fits import kept_fits
 from sktransfer.caching.keys import digest
+from sktransfer.inputs.preparation import Preparation
 from sktransfer.runtime.seeding import preserved_generators
 
-# Measured on images (docs/benchmarks.rst). Above the first all stages are worth training, above the second batch norm's
-# statistics too.
-ALL_STAGES, LEARNED_NORMS = 0.1, 0.35
+# Measured on images (docs/benchmarks.rst). Up to the first rows are near, and less training is better; above it all stages
+# are worth training, above the second batch norm's statistics too.
+NEAR, LEARNED_NORMS = 0.1, 0.35
 _ROWS = 64
 _BYTES_OF_A_RESULT = 200
 _SMALLEST_VARIANCE = 1e-12

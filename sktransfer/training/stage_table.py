@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from sktransfer.training.tunable import StageInfo
+from sktransfer.training.network import StageInfo
 
 
 def stages_html(stages: Sequence[StageInfo], shift: float | None = None) -> str:

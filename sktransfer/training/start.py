@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from sktransfer.backbones.preparation import Preparation
+from sktransfer.inputs.preparation import Preparation
 from sktransfer.runtime.seeding import preserved_generators
 from sktransfer.training.cut import Cut
 from sktransfer.training.heads import make_head, start_from_probe
-from sktransfer.training.loop import Labelled, train
+from sktransfer.training.loop import train
+from sktransfer.training.network import TunableNetwork
+from sktransfer.training.objective import Objective, Outputs
 from sktransfer.training.observers import Bystander
-from sktransfer.training.plan import Examples, Plan
+from sktransfer.training.plan import Plan
 from sktransfer.training.probe import Scaling, fit_probe
 from sktransfer.training.rows import NetworkRows
-from sktransfer.training.targets import Targets
-from sktransfer.training.tunable import TunableNetwork
 
 ROWS_TO_TRY = 4
 
@@ -27,12 +27,12 @@ ROWS_TO_TRY = 4
 def make_network(
     cut: Cut,
     preparation: Preparation,
-    training: Examples,
-    targets: Targets,
+    n_features: int,
+    n_outputs: int,
     plan: Plan,
     earlier: TunableNetwork | None = None,
 ) -> TunableNetwork:
-    """Make the network with its head. A head that does not fit is told before the whole of the rows is run.
+    """Make the network with its head. A head that does not fit is an error before the whole of the rows is run.
 
     Parameters
     ----------
@@ -40,10 +40,10 @@ def make_network(
         Where the network is cut.
     preparation : Preparation
         Fitted to the training rows.
-    training : Examples
-        What it learns from.
-    targets : Classes, Labels, Numbers or Taught
-        What the codes are.
+    n_features : int
+        Length of an embedding.
+    n_outputs : int
+        Number of the head's outputs.
     plan : Plan
         How.
     earlier : TunableNetwork, optional
@@ -54,8 +54,7 @@ def make_network(
     TunableNetwork
     """
     with preserved_generators(seed=plan.settings.seed):
-        n_features = _n_features(cut, preparation, training, plan) if earlier is None else len(earlier.center)
-        head = make_head(plan.head if earlier is None else earlier.head, n_features, targets.n_outputs)
+        head = make_head(plan.head if earlier is None else earlier.head, n_features, n_outputs)
         network = TunableNetwork(cut, preparation, head, n_features, fixed_norms=plan.fixed_norms)
         if earlier is not None:
             for name in ("center", "scale"):
@@ -70,13 +69,7 @@ def embeddings_of(rows: NetworkRows, plan: Plan) -> np.ndarray:
     return rows.vectors if rows.vectors is not None else rows.cut.embed(rows.preparation, rows.values, plan.run)
 
 
-def start_head(
-    network: TunableNetwork,
-    vectors: np.ndarray,
-    training: Examples,
-    targets: Targets,
-    plan: Plan,
-) -> float:
+def start_head(network: TunableNetwork, vectors: np.ndarray, objective: Objective, plan: Plan) -> float:
     """Let the head start from a probe of embeddings.
 
     Returns
@@ -84,16 +77,16 @@ def start_head(
     float
         The probe's temperature, see `LinearProbe`; 1 for a head that is not linear.
     """
-    scaling = Scaling.of(vectors, training.weights)
+    scaling = Scaling.of(vectors, objective.weights)
     network.center = torch.from_numpy(scaling.center).float()
     network.scale = torch.tensor(scaling.scale)
     scaled = scaling.apply(vectors)
     if not isinstance(network.head, nn.Linear) or plan.head != "linear":
         if not network.cut.all_frozen or plan.augment is not None:  # else what follows is the same training
-            _train_head_alone(network.head, scaled, training, targets, plan)
+            _train_head_alone(network.head, scaled, objective, plan)
         return 1.0
-    codes = targets.probe_codes(training.codes)
-    probe = fit_probe(scaled, codes, training.weights, targets.kind, targets.n_classes)
+    task = objective.probe_task()
+    probe = fit_probe(scaled, task.targets, objective.weights, task.kind, task.n_classes)
     start_from_probe(network.head, probe)
     return probe.temperature
 
@@ -127,20 +120,9 @@ def scaled_as_in(network: TunableNetwork, vectors: np.ndarray) -> np.ndarray:
     return Scaling(network.center.double().numpy(), float(network.scale)).apply(vectors)
 
 
-def add_hints(
-    network: TunableNetwork, vectors: np.ndarray | None, training: Examples, targets: Targets, plan: Plan
-) -> None:
-    """Let the network predict a teacher's features, where embeddings are given from a ridge regression on these."""
-    with preserved_generators(seed=plan.settings.seed):
-        projection = network.add_hints(targets.n_hints)
-    if vectors is not None:
-        scaled = scaled_as_in(network, vectors)
-        start_from_probe(projection, fit_probe(scaled, targets.hints(training.codes), training.weights, "numbers"))
-
-
-def _n_features(cut: Cut, preparation: Preparation, training: Examples, plan: Plan) -> int:
+def n_features_of(cut: Cut, preparation: Preparation, values: Sequence[Any], plan: Plan) -> int:
     """Return the length of an embedding, which the first rows show."""
-    return cut.embed(preparation, list(training.values[:2]), plan.run).shape[1]
+    return cut.embed(preparation, list(values[:2]), plan.run).shape[1]
 
 
 class _Vectors:
@@ -162,11 +144,20 @@ class _Vectors:
         yield list(range(len(self))), self.vectors
 
 
-def _train_head_alone(head: nn.Module, vectors: np.ndarray, training: Examples, targets: Targets, plan: Plan) -> None:
+class _HeadAlone(nn.Module):
+    """A head on embeddings that are there."""
+
+    def __init__(self, head: nn.Module):
+        super().__init__()
+        self.head = head
+
+    def forward(self, vectors: torch.Tensor) -> Outputs:
+        return Outputs(vectors, self.head(vectors))
+
+
+def _train_head_alone(head: nn.Module, vectors: np.ndarray, objective: Objective, plan: Plan) -> None:
     """Train a head that is not linear on the frozen embeddings: that is what a probe is to a linear head."""
-    data = Labelled(
-        _Vectors(torch.from_numpy(vectors)), targets.tensor(training.codes), torch.from_numpy(training.weights)
-    )
+    rows = _Vectors(torch.from_numpy(vectors))
     groups = [{"params": list(head.parameters()), "lr": plan.new_head_rate, "weight_decay": plan.weight_decay}]
     sample = _Vectors(torch.from_numpy(vectors[:ROWS_TO_TRY]))
-    train(head, data, targets.loss, groups, plan.settings, sample=sample)
+    train(_HeadAlone(head), rows, objective, groups, plan.settings, sample=sample)

@@ -11,22 +11,30 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from sktransfer.backbones.backbone import Backbone
-from sktransfer.backbones.preparation import Preparation
-from sktransfer.backbones.rows import about
+from sktransfer.inputs.preparation import Preparation
+from sktransfer.inputs.rows import about
 from sktransfer.losses.l2_sp import l2_sp_penalty
 from sktransfer.runtime.seeding import preserved_generators
 from sktransfer.training.cut import Cut, cut_at
+from sktransfer.training.inference import evaluate, run_network
 from sktransfer.training.interpolation import Interpolation
-from sktransfer.training.loop import Labelled, Observer, evaluate, history_entry, train
+from sktransfer.training.loop import Observer, history_entry, train
+from sktransfer.training.network import StageRates, TunableNetwork, parameter_groups
+from sktransfer.training.objective import Objective
 from sktransfer.training.observers import GradualUnfreezing, StabilityObserver, stable_places
-from sktransfer.training.plan import Examples, Plan
+from sktransfer.training.plan import Plan
 from sktransfer.training.probe import Scaling
 from sktransfer.training.rows import NetworkRows
-from sktransfer.training.running import run_network
 from sktransfer.training.stability import StabilityRecord
-from sktransfer.training.start import ROWS_TO_TRY, TemperedHead, add_hints, embeddings_of, make_network, start_head
-from sktransfer.training.targets import Targets
-from sktransfer.training.tunable import StageRates, TunableNetwork
+from sktransfer.training.start import (
+    ROWS_TO_TRY,
+    TemperedHead,
+    embeddings_of,
+    make_network,
+    n_features_of,
+    scaled_as_in,
+    start_head,
+)
 
 _ROWS_TO_WATCH = 64
 
@@ -59,13 +67,13 @@ class Tuned:
 def tune(
     backbone: Backbone,
     preparation: Preparation,
-    training: Examples,
-    validation: Examples | None,
-    targets: Targets,
+    values: Sequence[Any],
+    validation_values: Sequence[Any] | None,
+    objective: Objective,
     plan: Plan,
     *,
     earlier: TunableNetwork | None = None,
-    watch: Callable[[TunableNetwork], Sequence[Observer]] = lambda network: (),
+    make_observers: Callable[[TunableNetwork], Sequence[Observer]] = lambda network: (),
 ) -> Tuned:
     """Tune a copy of a network.
 
@@ -75,17 +83,17 @@ def tune(
         Where it starts. Only the stages that are trained are copied.
     preparation : Preparation
         Fitted to the training rows.
-    training : Examples
-        What it learns from.
-    validation : Examples or None
-        What decides on the best epoch.
-    targets : Classes, Labels or Numbers
-        What the codes are.
+    values : sequence
+        The training samples, as the preparation takes them.
+    validation_values : sequence or None
+        The validation samples, by which the best epoch is chosen.
+    objective : Objective
+        What is learned of them.
     plan : Plan
         How.
     earlier : TunableNetwork, optional
         A tuned network whose head and scaling are taken over.
-    watch : callable, optional
+    make_observers : callable, optional
         Returns observers of the training, given the network.
 
     Returns
@@ -93,32 +101,35 @@ def tune(
     Tuned
     """
     cut = cut_at(backbone, preparation, plan.depth, pooling=plan.pooling)
-    network = make_network(cut, preparation, training, targets, plan, earlier)
-    done = _is_done(cut, plan, targets, earlier)
-    sample = NetworkRows(cut, preparation, training.values[:ROWS_TO_TRY], plan.run, keep=False)
-    _try_few(network, sample, validation, plan, done=done)
-    rows = NetworkRows(cut, preparation, training.values, plan.run, augment=plan.augment)
+    n_features = n_features_of(cut, preparation, values, plan) if earlier is None else len(earlier.center)
+    network = make_network(cut, preparation, n_features, objective.n_outputs, plan, earlier)
+    done = _is_done(cut, plan, objective, earlier)
+    sample = NetworkRows(cut, preparation, values[:ROWS_TO_TRY], plan.run, keep=False)
+    _try_few(network, sample, validation_values, plan, done=done)
+    rows = NetworkRows(cut, preparation, values, plan.run, augment=plan.augment)
     vectors, temperature = None, 1.0
-    if plan.head_init == "probe" and (earlier is None or targets.n_hints):
+    if plan.head_init == "probe" and earlier is None:
         vectors = embeddings_of(rows, plan)
-    if vectors is not None and earlier is None:
-        temperature = start_head(network, vectors, training, targets, plan)
-    held_out = None if validation is None else _held_out(cut, rows, validation, targets, plan)
+        probe_temperature = start_head(network, vectors, objective, plan)
+        if plan.tempered and not cut.all_frozen:
+            temperature = probe_temperature
+    held_out = None if validation_values is None else _held_out(cut, rows, validation_values, plan)
     if done:
-        return _as_it_starts(network, held_out, targets, plan)
-    if targets.n_hints:
-        add_hints(network, vectors, training, targets, plan)
+        return _as_it_starts(network, held_out, objective, plan)
+    with preserved_generators(seed=plan.settings.seed):
+        objective.begin(n_features, None if vectors is None else scaled_as_in(network, vectors))
     del vectors  # of many rows they are large, and training takes long
-    data = Labelled(rows, targets.tensor(training.codes), torch.from_numpy(training.weights))
-    changing = _changing(network, plan, 1.0 if cut.all_frozen else temperature, goes_on=earlier is not None)
+    changing = _changing(
+        network, plan, temperature if plan.tempered and not cut.all_frozen else 1.0, goes_on=earlier is not None
+    )
     stability = _stability(network, rows, plan)
-    observers = [*changing, *watch(network), *([] if stability is None else [stability])]
+    observers = [*changing, *make_observers(network), *([] if stability is None else [stability])]
     try:
         result = train(
             network,
-            data,
-            targets.loss,
-            network.parameter_groups(plan.rates, plan.weight_decay),
+            rows,
+            objective,
+            [*network.parameter_groups(plan.rates, plan.weight_decay), *_own_groups(objective, plan)],
             plan.settings,
             validation=held_out,
             sample=sample,
@@ -128,7 +139,6 @@ def tune(
     finally:
         for observer in observers:
             observer.close()
-        network.drop_hints()
     kept = next(entry for entry in result.history if entry["best"])
     for one in changing:
         if isinstance(one, Interpolation) and kept["epoch"]:
@@ -137,6 +147,15 @@ def tune(
                 stability.measure_again()
     record = None if stability is None else stability.result()
     return Tuned(network, result.history, result.n_epochs, record, plan.rates)
+
+
+def _own_groups(objective: Objective, plan: Plan) -> list[dict[str, Any]]:
+    """Return the groups of the objective's own modules for an optimizer."""
+    groups: list[dict[str, Any]] = []
+    for name, module in objective.modules.items():
+        rate = objective.learning_rates.get(name, plan.rates.head)
+        groups += parameter_groups(name, module, module.parameters(), rate, plan.weight_decay)
+    return groups
 
 
 def _changing(network: TunableNetwork, plan: Plan, temperature: float, *, goes_on: bool) -> list[Observer]:
@@ -168,12 +187,12 @@ def _penalty(network: TunableNetwork, l2_sp: float) -> Callable[[], torch.Tensor
 
 
 def _try_few(
-    network: TunableNetwork, sample: NetworkRows, validation: Examples | None, plan: Plan, *, done: bool
+    network: TunableNetwork, sample: NetworkRows, validation_values: Sequence[Any] | None, plan: Plan, *, done: bool
 ) -> None:
     """Find out with a few rows what would otherwise fail after all of them were run."""
     cut, preparation = network.cut, sample.preparation
     for name, values in (
-        ("X_val", None if validation is None else validation.values),
+        ("X_val", validation_values),
         ("source_probe", None if plan.source is None else plan.source[0]),
     ):
         if values is not None:
@@ -189,11 +208,10 @@ def _try_few(
         _check_gradient(network, sample)
 
 
-def _held_out(cut: Cut, rows: NetworkRows, validation: Examples, targets: Targets, plan: Plan) -> Labelled:
-    """Make validation rows ready; what they keep in memory counts beside what `rows` keep."""
+def _held_out(cut: Cut, rows: NetworkRows, values: Sequence[Any], plan: Plan) -> NetworkRows:
+    """Make validation samples ready; what they keep in memory counts beside what `rows` keep."""
     with about("X_val"):
-        seen = NetworkRows(cut, rows.preparation, validation.values, plan.run, beside=rows)
-    return Labelled(seen, targets.tensor(validation.codes), torch.from_numpy(validation.weights))
+        return NetworkRows(cut, rows.preparation, values, plan.run, beside=rows)
 
 
 def _stability(network: TunableNetwork, rows: NetworkRows, plan: Plan) -> StabilityObserver | None:
@@ -220,20 +238,20 @@ def _check_gradient(network: TunableNetwork, rows: NetworkRows) -> None:
             )
 
 
-def _is_done(cut: Cut, plan: Plan, targets: Targets, earlier: TunableNetwork | None) -> bool:
+def _is_done(cut: Cut, plan: Plan, objective: Objective, earlier: TunableNetwork | None) -> bool:
     """Whether nothing is left to learn: a probe is the best linear head of frozen embeddings already."""
-    solved = targets.solved_by_probe and plan.head == "linear" and plan.head_init == "probe" and earlier is None
+    solved = objective.solved_by_probe and plan.head == "linear" and plan.head_init == "probe" and earlier is None
     return plan.settings.max_epochs == 0 or (cut.all_frozen and solved and plan.augment is None)
 
 
-def _as_it_starts(network: TunableNetwork, held_out: Labelled | None, targets: Targets, plan: Plan) -> Tuned:
+def _as_it_starts(network: TunableNetwork, held_out: NetworkRows | None, objective: Objective, plan: Plan) -> Tuned:
     """Return the network as it starts, with the only entry of a history without epochs."""
     network.to(plan.settings.dtype).eval()
     valid_loss = None
     if held_out is not None:
         network.to(plan.settings.device)
         try:
-            valid_loss = evaluate(network, held_out, targets.loss, plan.settings)
+            valid_loss = evaluate(network, held_out, objective, plan.settings)
         finally:
             network.to("cpu")
     entry = history_entry(0, None, valid_loss, 0.0, 0.0)

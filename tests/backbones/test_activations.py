@@ -7,7 +7,7 @@ from support.networks import save_tiny_bert
 
 from sktransfer.backbones.activations import Activations, packed, unpacked
 from sktransfer.backbones.encoding import Run
-from sktransfer.backbones.loading import load_backbone
+from sktransfer.backbones.sources.loading import load_backbone
 from sktransfer.caching.memory import MemoryCache
 
 TEXTS = ["how do i reset my card s pin", "thanks", "the delivery was late again", "thanks", "a one two three"]

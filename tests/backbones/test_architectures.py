@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from sktransfer import PretrainedFeatureExtractor, list_backbones
-from sktransfer.backbones import architectures
-from sktransfer.backbones.loading import known_kind, load_backbone, unload_backbones
 from sktransfer.backbones.pooling import pool
-from sktransfer.backbones.rows import read_rows
+from sktransfer.backbones.sources import architectures
+from sktransfer.backbones.sources.loading import known_kind, load_backbone, unload_backbones
+from sktransfer.inputs.rows import read_rows
 
 RANDOM = np.random.default_rng(0)
 TABLE = pd.DataFrame({"a": RANDOM.normal(size=60), "b": RANDOM.choice(["x", "y", "z"], 60), "c": RANDOM.random(60)})

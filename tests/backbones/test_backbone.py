@@ -7,8 +7,8 @@ from torch import nn
 
 from sktransfer import ModuleBackbone
 from sktransfer.backbones.backbone import main_tensor, outputs_of
-from sktransfer.backbones.loading import load_backbone
-from sktransfer.backbones.preparation import Inputs
+from sktransfer.backbones.sources.loading import load_backbone
+from sktransfer.inputs.preparation import Inputs
 
 
 @pytest.mark.parametrize("kind", ["text", "image"])

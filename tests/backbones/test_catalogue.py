@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 import torchvision
 
-from sktransfer.backbones.catalogue import card_of, known_names, list_backbones
+from sktransfer.backbones.sources.catalogue import card_of, known_names, list_backbones
 
 FAMILY = [
     "resnet18",
@@ -80,7 +80,7 @@ def test_name_that_is_not_listed_has_no_card():
 
 def test_catalogue_is_read_without_importing_torch():
     code = (
-        "import sys; from sktransfer.backbones.catalogue import list_backbones; list_backbones(); "
+        "import sys; from sktransfer.backbones.sources.catalogue import list_backbones; list_backbones(); "
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

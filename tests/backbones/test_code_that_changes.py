@@ -20,8 +20,8 @@ from support.networks import TinyImage, seeded
 from torch import nn
 
 from sktransfer import FineTunedClassifier, ModuleBackbone, PretrainedFeatureExtractor, cache_clear, cache_info
-from sktransfer.backbones.live_parts import live_parts
-from sktransfer.backbones.objects import Constructed
+from sktransfer.backbones.identity.live_parts import live_parts
+from sktransfer.backbones.identity.objects import Constructed
 
 ROW = np.array([[1.0, 2.0]])
 

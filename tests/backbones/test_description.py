@@ -33,11 +33,11 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision import transforms
 
-from sktransfer.backbones import provenance
-from sktransfer.backbones.description import Walk
-from sktransfer.backbones.fingerprint import Code, code_of, describe
-from sktransfer.backbones.live_parts import live_parts
-from sktransfer.backbones.provenance import library_of
+from sktransfer.backbones.identity import provenance
+from sktransfer.backbones.identity.description import Walk
+from sktransfer.backbones.identity.fingerprint import Code, code_of, describe
+from sktransfer.backbones.identity.live_parts import live_parts
+from sktransfer.backbones.identity.provenance import library_of
 
 
 class Raises:

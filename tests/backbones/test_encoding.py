@@ -9,9 +9,9 @@ from torch import nn
 import sktransfer
 from sktransfer import ModuleBackbone, PretrainedFeatureExtractor
 from sktransfer.backbones.encoding import Run, encode
-from sktransfer.backbones.loading import load_backbone
 from sktransfer.backbones.readout import Readout
-from sktransfer.backbones.rows import Rows
+from sktransfer.backbones.sources.loading import load_backbone
+from sktransfer.inputs.rows import Rows
 
 CPU = torch.device("cpu")
 MEMORY = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

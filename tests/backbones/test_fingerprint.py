@@ -7,7 +7,7 @@ import torch
 from support.networks import TinyImage, seeded
 from torch import nn
 
-from sktransfer.backbones.fingerprint import describe, fingerprint, module_tensors
+from sktransfer.backbones.identity.fingerprint import describe, fingerprint, module_tensors
 
 
 def of(module):
@@ -199,7 +199,7 @@ def test_tokens_are_unique_among_processes():
     import subprocess
     import sys
 
-    code = "import torch; from sktransfer.backbones.fingerprint import describe; print(describe(torch.Generator()))"
+    code = "import torch; from sktransfer.backbones.identity.fingerprint import describe; print(describe(torch.Generator()))"
     runs = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout for _ in range(2)}
     assert len(runs) == 2
 

@@ -32,9 +32,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 from sktransfer import ModuleBackbone, PretrainedFeatureExtractor
-from sktransfer.backbones.fitted_models import FittedModel, find_model, input_tags_of, take_model
-from sktransfer.backbones.leaves import Leaves
-from sktransfer.backbones.loading import load_backbone
+from sktransfer.backbones.sklearn_models.fitted_models import FittedModel, find_model, input_tags_of, take_model
+from sktransfer.backbones.sklearn_models.leaves import Leaves
+from sktransfer.backbones.sources.loading import load_backbone
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import transformers
 from PIL import Image
 from transformers.utils import logging as transformers_logging
 
-from sktransfer.backbones import huggingface
 from sktransfer.backbones.backbone import Origin
-from sktransfer.backbones.huggingface import drop_unused, hub_directory, load_pretrained, quiet_transformers
-from sktransfer.backbones.huggingface_vision import load_vision
+from sktransfer.backbones.sources import huggingface
+from sktransfer.backbones.sources.huggingface import drop_unused, hub_directory, load_pretrained, quiet_transformers
+from sktransfer.backbones.sources.huggingface_vision import load_vision
 
 CPU = torch.device("cpu")
 TINY = {

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from sktransfer.backbones.image import ImagePreparation, ImageTransform
-from sktransfer.backbones.rows import read_rows
+from sktransfer.inputs.image import ImagePreparation, ImageTransform
+from sktransfer.inputs.rows import read_rows
 
 
 def preparation(**settings):

@@ -18,7 +18,7 @@ from support.estimators import ESTIMATORS
 from support.networks import save_tiny_bert
 
 from sktransfer import FineTunedClassifier, ModuleBackbone, PretrainedFeatureExtractor
-from sktransfer.backbones.huggingface import quiet_transformers
+from sktransfer.backbones.sources.huggingface import quiet_transformers
 
 TEXTS = ["how do i reset my card", "the delivery was late again", "thanks", "one two three three two one"] * 2
 IMAGES = [Image.fromarray(np.random.default_rng(i).integers(0, 255, (40, 50, 3), dtype=np.uint8)) for i in range(8)]

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from sktransfer import PretrainedFeatureExtractor
-from sktransfer.backbones.image import ImagePreparation, ImageTransform, _middle
-from sktransfer.backbones.rows import read_rows
+from sktransfer.inputs.image import ImagePreparation, ImageTransform, _middle
+from sktransfer.inputs.rows import read_rows
 from tests.support.estimators import ESTIMATORS
 
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"

@@ -13,7 +13,7 @@ from PIL import Image
 from scipy.sparse import csr_array
 from sklearn.impute import SimpleImputer
 
-from sktransfer.backbones.rows import read_rows
+from sktransfer.inputs.rows import read_rows
 
 TEXTS = ["one", "", "Zürich 🎉"]
 

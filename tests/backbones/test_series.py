@@ -12,8 +12,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sktransfer import ModuleBackbone, PretrainedFeatureExtractor
-from sktransfer.backbones.series import SeriesPreparation
-from sktransfer.backbones.series_rows import read_series
+from sktransfer.inputs.series import SeriesPreparation
+from sktransfer.inputs.series_rows import read_series
 from sktransfer.testing.samples import objects
 
 NETWORKS = ["series-cnn", "series-lstm", "series-transformer"]

@@ -9,7 +9,7 @@ from PIL import Image
 
 import sktransfer
 from sktransfer import PretrainedFeatureExtractor, list_backbones
-from sktransfer.backbones import shipped
+from sktransfer.backbones.sources import shipped
 
 WEIGHTS = Path(sktransfer.__file__).parent / "weights"
 

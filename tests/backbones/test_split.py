@@ -10,10 +10,10 @@ from support.architectures import ARCHITECTURES
 from torch import nn
 from torch.nn import functional as F
 
-from sktransfer.backbones.split import SplitError, split_network
-from sktransfer.backbones.split_check import check_split, light_inputs, pad_rows, trim
-from sktransfer.backbones.stages import find_stages, resolve_stages
-from sktransfer.backbones.trace import tensors_in
+from sktransfer.backbones.splitting.split import SplitError, split_network
+from sktransfer.backbones.splitting.split_check import check_split, light_inputs, pad_rows, trim
+from sktransfer.backbones.splitting.stages import find_stages, resolve_stages
+from sktransfer.backbones.splitting.trace import tensors_in
 
 BY_NAME = {architecture.name: architecture for architecture in ARCHITECTURES}
 

@@ -8,7 +8,7 @@ import torch
 from support.architectures import ARCHITECTURES, SharedReLU
 from torch import nn
 
-from sktransfer.backbones.stages import Stage, find_stages, resolve_depth, resolve_stages
+from sktransfer.backbones.splitting.stages import Stage, find_stages, resolve_depth, resolve_stages
 
 STAGES = tuple(Stage(name, (name,)) for name in ("stem", "block1", "block2", "block3"))
 

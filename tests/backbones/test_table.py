@@ -15,9 +15,9 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sktransfer import ModuleBackbone, PretrainedFeatureExtractor
-from sktransfer.backbones.table import PlainTablePreparation, TablePreparation
-from sktransfer.backbones.table_rows import read_table
-from sktransfer.backbones.table_schema import CategoricalColumn, NumericColumn, TableSchema
+from sktransfer.inputs.table import PlainTablePreparation, TablePreparation
+from sktransfer.inputs.table_rows import read_table
+from sktransfer.inputs.table_schema import CategoricalColumn, NumericColumn, TableSchema
 
 NUMBERS = np.array([[1.0, 5.0], [2.0, 5.0], [6.0, 5.0]])
 

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from sktransfer import PretrainedFeatureExtractor
-from sktransfer.backbones.table_columns import one_warning, refuse_texts, warn_of_columns
-from sktransfer.backbones.table_rows import read_table
+from sktransfer.inputs.table_columns import one_warning, refuse_texts, warn_of_columns
+from sktransfer.inputs.table_rows import read_table
 
 N = 40
 SENTENCES = [f"the order number {place} came late again" for place in range(N)]

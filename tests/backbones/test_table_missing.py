@@ -13,9 +13,9 @@ from sklearn.model_selection import KFold, cross_val_score
 from torch import nn
 
 from sktransfer import DistilledClassifier, FineTunedClassifier, ModuleBackbone, PretrainedFeatureExtractor
-from sktransfer.backbones.table import TablePreparation
-from sktransfer.backbones.table_rows import read_table
-from sktransfer.backbones.table_schema import CategoricalColumn, NumericColumn, TableSchema
+from sktransfer.inputs.table import TablePreparation
+from sktransfer.inputs.table_rows import read_table
+from sktransfer.inputs.table_schema import CategoricalColumn, NumericColumn, TableSchema
 
 TUNED = {"max_epochs": 1, "random_state": 0}
 

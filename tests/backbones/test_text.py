@@ -3,7 +3,7 @@ import pytest
 import torch
 from support.networks import tiny_tokenizer
 
-from sktransfer.backbones.text import TextPreparation, tokenizer_of
+from sktransfer.inputs.text import TextPreparation, tokenizer_of
 
 
 def preparation(**settings):

@@ -12,7 +12,7 @@ from torch import nn
 
 timm = pytest.importorskip("timm")
 
-from sktransfer.backbones.timm_models import load_timm, timm_names  # noqa: E402
+from sktransfer.backbones.sources.timm_models import load_timm, timm_names  # noqa: E402
 
 CPU = torch.device("cpu")
 IMAGE = Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 100, 3), dtype=np.uint8))
@@ -45,7 +45,7 @@ def test_embedding_is_timms_vector_before_the_classification_layer(name, side):
     ["resnet10t.c3_in1k", "convnext_atto.d2_in1k", "test_vit.r160_in1k", "beit_base_patch16_384.in22k_ft_in22k_in1k"],
 )
 def test_preparation_equals_timms_transform(name):
-    from sktransfer.backbones.timm_models import _preparation_of
+    from sktransfer.backbones.sources.timm_models import _preparation_of
 
     class Described(nn.Module):
         pretrained_cfg = timm.get_pretrained_cfg(name).to_dict()
@@ -56,7 +56,7 @@ def test_preparation_equals_timms_transform(name):
 
 
 def test_preparation_with_borders_is_timms_own():
-    from sktransfer.backbones.timm_models import _preparation_of
+    from sktransfer.backbones.sources.timm_models import _preparation_of
 
     class Described(nn.Module):
         pretrained_cfg = {**timm.get_pretrained_cfg("resnet10t.c3_in1k").to_dict(), "crop_mode": "border"}
@@ -95,7 +95,7 @@ def test_random_weights_are_the_same_each_time_and_leave_the_generator_alone():
 
 
 def test_weights_that_cannot_be_downloaded_say_what_to_do(monkeypatch):
-    from sktransfer.backbones import huggingface
+    from sktransfer.backbones.sources import huggingface
 
     def refuse(name):
         raise huggingface.hub_error(name, OSError("no network in tests"))

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
-from sktransfer.backbones.torchvision_models import (
+from sktransfer.backbones.sources.torchvision_models import (
     is_torchvision,
     load_torchvision,
     load_torchvision_module,
@@ -96,7 +96,7 @@ def test_embedding_is_what_the_classification_layer_reads(name):
     "name", ["resnet18", "efficientnet_b1", "swin_v2_t", "inception_v3", "vit_l_16", "efficientnet_v2_l"]
 )
 def test_preparation_equals_torchvisions_preset(name):
-    from sktransfer.backbones.torchvision_models import _transform_of
+    from sktransfer.backbones.sources.torchvision_models import _transform_of
 
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 130, 3), dtype=np.uint8))
     for weights in torchvision.models.get_model_weights(name):

@@ -201,7 +201,7 @@ def test_a_network_does_not_hang_on_its_file(source, tmp_path):
 
 
 def test_a_file_that_changes_while_it_is_read_is_an_error(tmp_path, monkeypatch):
-    from sktransfer.backbones import huggingface_loading
+    from sktransfer.backbones.sources import huggingface_loading
 
     directory = save_tiny_bert(tmp_path / "bert")
     real = huggingface_loading.load_huggingface

@@ -15,7 +15,7 @@ from support.estimators import ESTIMATORS
 from support.networks import own_images, own_series, save_tiny_bert, three_layers
 
 import sktransfer
-from sktransfer.backbones.loading import unload_backbones
+from sktransfer.backbones.sources.loading import unload_backbones
 
 TEXTS = [
     "how do i reset my card",

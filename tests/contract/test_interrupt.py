@@ -22,7 +22,7 @@ from torch import nn
 
 import sktransfer
 from sktransfer import ModuleBackbone, PretrainedFeatureExtractor
-from sktransfer.backbones.loading import unload_backbones
+from sktransfer.backbones.sources.loading import unload_backbones
 
 PACKAGE = str(Path(sktransfer.__file__).parent)
 # From the first look at parameters to the last epoch: what is called at such shares of all calls.

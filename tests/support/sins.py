@@ -13,7 +13,7 @@ from sklearn import get_config
 from sklearn.base import TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from sktransfer.backbones.rows import read_rows
+from sktransfer.inputs.rows import read_rows
 from support.toys import SeriesTransformer, Toy, ToyClassifier, ToyRegressor, ToyTransformer
 
 # The name of a check, the class that it has to fail for, and the kind of rows that bring it to light.

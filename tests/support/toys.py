@@ -19,7 +19,7 @@ from sklearn.utils._param_validation import Interval, StrOptions
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from sktransfer.backbones.rows import read_rows
+from sktransfer.inputs.rows import read_rows
 
 
 def describe_text(text, width):

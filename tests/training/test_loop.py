@@ -1,5 +1,7 @@
 """The loop: steps, parts of steps, what ends it, and what is kept."""
 
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,9 @@ from support.networks import seeded
 from torch import nn
 
 from sktransfer.losses.supervised import squared_error
-from sktransfer.training.loop import Labelled, evaluate, run_in_parts, train
+from sktransfer.training.inference import evaluate, run_in_parts
+from sktransfer.training.loop import train
+from sktransfer.training.objective import Outputs, ProbeTask, RowwiseObjective
 from sktransfer.training.observers import Bystander
 from sktransfer.training.settings import Settings
 
@@ -36,11 +40,53 @@ def make_data(n=24, groups=1, weights=None):
     generator = torch.Generator().manual_seed(0)
     X = torch.randn(n, 3, generator=generator, dtype=torch.float64)
     y = X @ torch.tensor([[1.0], [-2.0], [0.5]], dtype=torch.float64) + 0.3
-    return Labelled(Vectors(X, groups), y, torch.ones(n, dtype=torch.float64) if weights is None else weights)
+    return Data(Vectors(X, groups), y, torch.ones(n, dtype=torch.float64) if weights is None else weights)
+
+
+class Data(NamedTuple):
+    """Rows with targets and weights."""
+
+    rows: Vectors
+    targets: torch.Tensor
+    weights: torch.Tensor
+
+
+class Learning(RowwiseObjective):
+    """A loss of each row, of the caller's choice."""
+
+    n_outputs = 1
+
+    def __init__(self, data, validation=None, loss=squared_error):
+        self.loss_of = loss
+        other = [] if validation is None else [validation.targets]
+        super().__init__(
+            [data.targets], data.weights.numpy(), other, None if validation is None else validation.weights.numpy()
+        )
+
+    def row_losses(self, outputs, *targets):
+        return self.loss_of(outputs.scores, targets[0])
+
+    def probe_task(self):
+        return ProbeTask(self._training[0].numpy(), "numbers", None)
+
+
+class Scoring(nn.Sequential):
+    """Layers, of which the first gives the embedding."""
+
+    def forward(self, X):
+        embeddings = self[0](X)
+        scores = embeddings
+        for layer in list(self)[1:]:
+            scores = layer(scores)
+        return Outputs(embeddings, scores)
 
 
 def make_module():
-    return seeded(lambda: nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)))
+    return seeded(lambda: Scoring(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1)))
+
+
+def loss_on(module, data):
+    return evaluate(module, data.rows, Learning(data, data), settings())
 
 
 def settings(**changes):
@@ -54,10 +100,19 @@ def groups_of(module, rate=0.05):
     return [{"params": list(module.parameters()), "lr": rate, "weight_decay": 0.0}]
 
 
-def run(module=None, data=None, rate=0.05, validation=None, observers=(), loss=squared_error, **changes):
+def run(
+    module=None, data=None, rate=0.05, validation=None, observers=(), loss=squared_error, objective=None, **changes
+):
     module, data = module or make_module(), data or make_data()
+    objective = objective or Learning(data, validation, loss)
     made = train(
-        module, data, loss, groups_of(module, rate), settings(**changes), validation=validation, observers=observers
+        module,
+        data.rows,
+        objective,
+        groups_of(nn.ModuleList([module, objective.modules]), rate),
+        settings(**changes),
+        validation=None if validation is None else validation.rows,
+        observers=observers,
     )
     return module, made
 
@@ -71,7 +126,7 @@ def test_a_step_is_a_step_of_the_weighted_mean_loss():
     data = make_data(weights=weights)
     module, made = run(data=data, batch_size=24, max_epochs=1, max_grad_norm=None, warmup_ratio=0.0)
     plain = make_module().double()
-    loss = (squared_error(plain(data.rows.vectors), data.targets) * weights).sum() / weights.sum()
+    loss = (squared_error(plain(data.rows.vectors).scores, data.targets) * weights).sum() / weights.sum()
     loss.backward()
     wanted = torch.cat([(one - 0.05 * one.grad).detach().ravel() for one in plain.parameters()])
     torch.testing.assert_close(weights_of(module), wanted)
@@ -125,12 +180,110 @@ def test_running_out_in_the_middle_of_a_step_drops_what_was_added():
     torch.testing.assert_close(weights_of(module), weights_of(wanted))
 
 
+class Coupled(Learning):
+    """The covariance of a batch's embeddings beside its scores: no sum over rows gives it."""
+
+    def loss(self, outputs, batch, progress):
+        return super().loss(outputs, batch, progress) + torch.cov(outputs.embeddings.T).square().sum()
+
+
+@pytest.mark.parametrize("parts", ["groups", "memory", "both"])
+def test_a_loss_that_couples_rows_is_that_of_the_whole_batch_in_parts_too(parts):
+    data = make_data(groups=1 if parts == "memory" else 3)
+    wanted, history = run(objective=Coupled(data), data=make_data())
+    module = make_module()
+    if parts != "groups":
+        module[2].register_forward_pre_hook(run_out_above(2))
+    _, made = run(module, data, objective=Coupled(data))
+    torch.testing.assert_close(weights_of(module), weights_of(wanted))
+    assert made.history[1]["train_loss"] == pytest.approx(history.history[1]["train_loss"])
+
+
+def run_out_above(most):
+    def run_out(module, args):
+        if len(args[0]) > most:
+            raise torch.OutOfMemoryError(f"{len(args[0])} rows")
+
+    return run_out
+
+
+def test_parts_that_are_computed_again_have_the_same_dropout_and_move_no_statistics_twice():
+    def make():
+        return seeded(lambda: Scoring(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1)))
+
+    calls = []
+
+    def run_out_once(module, args):
+        calls.append(len(args[0]))
+        if len(calls) == 1:
+            raise torch.OutOfMemoryError("the first step")
+
+    class Halves(Vectors):
+        def chunks(self, places):
+            parts = [list(range(start, min(start + 4, len(places)))) for start in range(0, len(places), 4)]
+            return [(part, self.vectors[[places[i] for i in part]]) for part in parts]
+
+    data = make_data()
+    wanted, _ = run(make(), data._replace(rows=Halves(data.rows.vectors)), batch_size=8)
+    module = make()
+    module[0].register_forward_pre_hook(run_out_once)
+    run(module, data, batch_size=8)
+    assert calls[:5] == [8, 4, 4, 4, 4]  # the failed one, two halves, and both again
+    torch.testing.assert_close(weights_of(module), weights_of(wanted))
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        torch.testing.assert_close(getattr(module[1], name), getattr(wanted[1], name))
+
+
+class Discriminating(Learning):
+    """A module of its own beside the network, and batches of its own choice."""
+
+    def __init__(self, data, validation=None):
+        super().__init__(data, validation)
+        self.modules["discriminator"] = seeded(lambda: nn.Sequential(nn.Linear(4, 1), nn.Dropout(0.5)))
+        self.seen, self.progress = [], []
+
+    def batches(self, batch_size, generator):
+        return [list(range(start, start + 4)) for start in (0, 12)]  # rows of which others have no part in this loss
+
+    def loss(self, outputs, batch, progress):
+        self.seen.append(list(batch))
+        self.progress.append(progress)
+        assert self.modules.training
+        return (
+            super().loss(outputs, batch, progress) + self.modules["discriminator"](outputs.embeddings).square().mean()
+        )
+
+    def validation_loss(self, outputs):
+        assert not self.modules.training
+        return super().validation_loss(outputs)
+
+
+def test_modules_of_the_objective_are_trained_and_kept_with_the_best_epoch():
+    data, validation = make_data(), make_data(10)
+    objective = Discriminating(data, validation)
+    weights = []
+
+    class Noting(Bystander):
+        def on_epoch_end(self, epoch, entry):
+            weights.append(weights_of(objective.modules))
+
+    before = weights_of(objective.modules)
+    _, made = run(data=data, validation=validation, objective=objective, max_epochs=4, rate=3.0, observers=[Noting()])
+    best = next(row["epoch"] for row in made.history if row["best"])
+    assert best < 4
+    torch.testing.assert_close(weights_of(objective.modules), before if best == 0 else weights[best - 1])
+    assert not torch.equal(weights[0], before)
+    assert next(objective.modules.parameters()).dtype == torch.float64  # moved with the network
+    assert objective.seen == [[0, 1, 2, 3], [12, 13, 14, 15]] * 4
+    assert objective.progress == pytest.approx(np.arange(8) / 8)
+
+
 @pytest.mark.parametrize("most", [1, 5, 23])
 @pytest.mark.parametrize("groups", [1, 2])
-def test_rows_that_are_judged_are_halved_too(most, groups):
+def test_validation_samples_are_halved_too(most, groups):
     data = make_data(groups=groups)
     module = make_module().double()
-    wanted = evaluate(module, data, squared_error, settings())
+    wanted = loss_on(module, data)
     sizes = []
 
     def run_out(module, args):
@@ -139,7 +292,7 @@ def test_rows_that_are_judged_are_halved_too(most, groups):
             raise torch.OutOfMemoryError(f"{len(args[0])} rows")
 
     module[0].register_forward_pre_hook(run_out)
-    assert evaluate(module, data, squared_error, settings()) == pytest.approx(wanted)
+    assert loss_on(module, data) == pytest.approx(wanted)
     assert sum(size for size in sizes if size <= most) == len(data.rows)
     parts = run_in_parts(module, data.rows, torch.device("cpu"), torch.float64)
     assert sorted(place for places, _ in parts for place in places) == list(range(len(data.rows)))
@@ -167,7 +320,7 @@ def test_other_errors_are_not_mistaken_for_a_lack_of_memory():
 
 @pytest.mark.parametrize("n", [1, 17])
 def test_batch_norm_of_a_single_row_uses_what_it_has_learned(n):
-    module = seeded(lambda: nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)))
+    module = seeded(lambda: Scoring(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)))
     # 17 rows in 4 parts a batch: some hold a single row.
     _, made = run(module, make_data(n, groups=4), batch_size=6)
     assert np.isfinite(made.history[-1]["train_loss"])
@@ -181,7 +334,7 @@ def test_the_best_epoch_of_the_validation_rows_is_kept():
     losses = [row["valid_loss"] for row in made.history]
     best = int(np.argmin(losses))
     assert [row["best"] for row in made.history] == [epoch == best for epoch in range(len(losses))]
-    assert evaluate(module, validation, squared_error, settings()) == pytest.approx(losses[best])
+    assert loss_on(module, validation) == pytest.approx(losses[best])
 
 
 def test_without_validation_rows_the_last_epoch_is_kept():
@@ -281,7 +434,7 @@ def test_each_epoch_sees_every_row_once_in_another_order_that_the_seed_fixes():
 
     for seed in (1, 1, 2):
         data = make_data()
-        run(data=Labelled(Noting(data.rows.vectors), data.targets, data.weights), seed=seed)
+        run(data=data._replace(rows=Noting(data.rows.vectors)), seed=seed)
     assert all(sorted(order) == list(range(24)) for order in orders)
     assert orders[0:2] == orders[2:4] != orders[4:6]
     assert orders[0] != orders[1]
@@ -292,7 +445,7 @@ def test_generators_stay_and_decide_nothing():
     for seed in (1, 2):
         torch.manual_seed(seed)
         before = torch.random.get_rng_state()
-        module = seeded(lambda: nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1)))
+        module = seeded(lambda: Scoring(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1)))
         run(module)
         assert torch.equal(torch.random.get_rng_state(), before)
         made.append(weights_of(module))

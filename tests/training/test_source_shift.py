@@ -12,6 +12,7 @@ from torch import nn
 
 from sktransfer import FineTunedClassifier, FineTunedRegressor, ModuleBackbone
 from sktransfer.training import source_shift as measuring
+from sktransfer.training import start
 from sktransfer.training.source_shift import source_shift
 
 
@@ -97,11 +98,26 @@ def test_it_decides_on_depth_and_batch_norm(network, rows):
         [False, False, False],
     ]
     assert [moved(one) for one in (near, middle, far)] == [[False, False], [False, False], [True, True]]
+    assert [one.stages_[-1].learning_rate for one in (near, middle, far)] == pytest.approx([1e-4, 3e-4, 3e-4])
+    assert fitted(rows, learning_rate=1e-3).stages_[-1].learning_rate == pytest.approx(1e-3)
     assert far.lineage_[-1]["source_shift"] == far.source_shift_
     assert f"{far.source_shift_:.2f}" in far._repr_html_()
     # What is asked for goes before.
     asked = fitted(rows + 3, freeze_depth=1, freeze_batch_norm=True)
     assert asked.stages_[0].frozen and moved(asked) == [False, False]
+
+
+def test_a_probe_is_tempered_unless_rows_are_near(network, rows, monkeypatch):
+    tempered = []
+    on_start = start.TemperedHead.on_start
+    monkeypatch.setattr(
+        start.TemperedHead, "on_start", lambda self, n: tempered.append(self.temperature) or on_start(self, n)
+    )
+    y = (rows[:, 0] + np.random.default_rng(0).normal(size=60) > rows[:, 0].mean()).astype(int)
+    for offset in (0, 3):
+        FineTunedClassifier(network, modality="table", max_epochs=1, random_state=0).fit(rows + offset, y)
+        assert (len(tempered) > 0) == (offset == 3)
+    assert tempered[0] > 1
 
 
 def test_the_network_and_its_hooks_stay_as_they_are(network, rows):

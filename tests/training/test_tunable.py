@@ -52,7 +52,7 @@ def test_rates_fall_from_stage_to_stage(backbone, table):
 
 @pytest.mark.parametrize("head_init", ["probe", "random"])
 def test_groups_hold_each_weight_once_and_biases_and_norms_do_not_decay(backbone, table, head_init):
-    from sktransfer.training.tunable import StageRates
+    from sktransfer.training.network import StageRates
 
     network = fit(backbone, table, head_init=head_init)._network
     groups = network.parameter_groups(StageRates(0.01, 0.005, 0.8), weight_decay=0.1)

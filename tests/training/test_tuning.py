@@ -14,8 +14,8 @@ from torch import nn
 
 from sktransfer import FineTunedClassifier, FineTunedRegressor, ModuleBackbone
 from sktransfer.training import probe, tuning
+from sktransfer.training.network import TunableNetwork
 from sktransfer.training.observers import Bystander
-from sktransfer.training.tunable import TunableNetwork
 
 
 @pytest.fixture

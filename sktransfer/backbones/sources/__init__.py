@@ -1,0 +1,1 @@
+"""From a name, a file, a module or an architecture to a backbone."""

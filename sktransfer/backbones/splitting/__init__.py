@@ -1,0 +1,1 @@
+"""Stages of a network, and a network split at one of them."""

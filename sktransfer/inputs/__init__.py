@@ -1,0 +1,1 @@
+"""Rows of every modality as callers hand them in, and how they become a network's input."""
