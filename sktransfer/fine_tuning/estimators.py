@@ -72,8 +72,8 @@ class FineTunedClassifier(ClassifierMixin, TunedEstimator):
         with a penalty that cross-validation chooses, so that a random head does not distort the
         network before it has learned something itself. Before stages are trained under it, its
         scores are divided by a temperature at which the training loss is the cross-validated one:
-        otherwise there is next to no gradient. Not where `source_shift_` is at most 0.1. A head that is not linear is trained on the
-        embeddings alone first, for `max_epochs`.
+        otherwise there is next to no gradient. Not where `source_shift_` is at most 0.1. A head
+        that is not linear is trained on the embeddings alone first, for `max_epochs`.
     freeze_batch_norm : "auto" or bool, default="auto"
         Whether batch norm keeps the statistics of pretraining in the stages that are trained; in
         frozen ones it always does. ``"auto"`` does so under a head that starts as a probe unless
@@ -540,8 +540,8 @@ class FineTunedRegressor(RegressorMixin, TunedEstimator):
         with a penalty that cross-validation chooses, so that a random head does not distort the
         network before it has learned something itself. Before stages are trained under it, its
         scores are divided by a temperature at which the training loss is the cross-validated one:
-        otherwise there is next to no gradient. Not where `source_shift_` is at most 0.1. A head that is not linear is trained on the
-        embeddings alone first, for `max_epochs`.
+        otherwise there is next to no gradient. Not where `source_shift_` is at most 0.1. A head
+        that is not linear is trained on the embeddings alone first, for `max_epochs`.
     freeze_batch_norm : "auto" or bool, default="auto"
         Whether batch norm keeps the statistics of pretraining in the stages that are trained; in
         frozen ones it always does. ``"auto"`` does so under a head that starts as a probe unless
